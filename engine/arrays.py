@@ -1,0 +1,85 @@
+"""The lane layout: 16 samples lie side by side in the last axis, ``x[block, c, i, j, lane]``.
+
+Floor 0. A kernel is then the formula for one sample with the lane as its innermost loop, which the compiler turns
+into vector instructions. Users never see lanes: this file converts between them and (N, C, H, W) or (N, features).
+A mini-batch that is not a multiple of 16 is filled up with lanes of zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .backend import LANES, kernel
+
+
+def blocks_for(samples: int) -> int:
+    """Return how many blocks of LANES samples hold this many samples."""
+    return -(-samples // LANES)
+
+
+def pack(values: np.ndarray, lanes: np.ndarray) -> None:
+    """Copy samples into lane layout and fill the lanes that are left over with zeros.
+
+    Parameters
+    ----------
+    values : numpy.ndarray of shape (N, ...)
+        Samples in user layout; converted to the dtype of ``lanes``.
+    lanes : numpy.ndarray of shape (blocks, ..., LANES)
+        Overwritten; ``blocks`` is at least ``blocks_for(N)``.
+    """
+    whole, rest = divmod(len(values), LANES)
+    if whole:
+        grouped = values[: whole * LANES].reshape(whole, LANES, *values.shape[1:])
+        lanes[:whole] = np.moveaxis(grouped, 1, -1)  # (blocks, ..., LANES)
+    if whole < len(lanes):
+        lanes[whole:] = 0
+    if rest:
+        lanes[whole, ..., :rest] = np.moveaxis(values[whole * LANES :], 0, -1)
+
+
+def unpack(lanes: np.ndarray, samples: int) -> np.ndarray:
+    """Return the first ``samples`` samples of an array in lane layout as a new array in user layout.
+
+    Parameters
+    ----------
+    lanes : numpy.ndarray of shape (blocks, ..., LANES)
+    samples : int
+        At most ``blocks * LANES``.
+
+    Returns
+    -------
+    numpy.ndarray of shape (samples, ...)
+    """
+    together = np.moveaxis(lanes, -1, 1)  # (blocks, LANES, ...)
+    return together.reshape(-1, *together.shape[2:])[:samples].copy()
+
+
+@kernel
+def gather(images, chosen, scale, shift, x):
+    """Copy the chosen samples into lane layout, scaled: x = scale * pixel + shift.
+
+    Parameters
+    ----------
+    images : array of shape (N, features), uint8 or float
+    chosen : int64 array of shape (blocks * LANES,)
+        Index of the sample for each lane, -1 for a lane that stays zero.
+    scale, shift : arrays of shape (features,), dtype of x
+    x : array of shape (blocks, features, LANES)
+    """
+    blocks, features, lanes = x.shape
+    for n in range(blocks):
+        for v in range(lanes):
+            sample = chosen[n * lanes + v]
+            if sample < 0:
+                for k in range(features):
+                    x[n, k, v] = 0
+            else:
+                for k in range(features):
+                    x[n, k, v] = scale[k] * images[sample, k] + shift[k]
+
+
+@kernel
+def add_into(total, part):
+    """Total = total + part, element by element, on flat arrays."""
+    for k in range(total.size):
+        total[k] += part[k]

@@ -1,0 +1,260 @@
+"""The only module that imports Numba: decorators, register tiles, the kernel cache, facts about the machine.
+
+Floor 0. Kernels are compiled on their first call and kept in the user's cache folder, in a sub-folder named by
+a hash of every kernel source and of the versions, because Numba itself does not notice that a callee in
+another file has changed. A cache that cannot be read or written costs time, never a crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import platform
+import tempfile
+import time
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+
+import llvmlite.binding
+import numba
+from llvmlite import ir
+from numba import carray, njit, types
+from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
+from numba.core import cgutils
+from numba.core.caching import FunctionCache
+from numba.core.errors import NumbaError
+from numba.extending import intrinsic, overload
+
+from .folders import cache_folder
+
+__all__ = [
+    "LANES",
+    "TILE",
+    "atomic_add",
+    "atomic_load",
+    "cache_directory",
+    "carray",
+    "compile_seconds",
+    "cpu_features",
+    "index",
+    "kernel",
+    "registers",
+    "scalar",
+    "versions",
+]
+
+LANES = 16  # samples that lie side by side in the last axis of every array
+
+# NaN and infinities stay what they are; only the order and the fusing of sums is left to the compiler
+FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
+
+
+def cpu_features() -> set[str]:
+    """Return the instruction sets that Numba compiles for; ``NUMBA_CPU_FEATURES`` overrides the machine's."""
+    forced = os.environ.get("NUMBA_CPU_FEATURES")
+    if forced is not None:
+        return {part[1:] for part in forced.split(",") if part.startswith("+")}
+    try:
+        return {name for name, present in llvmlite.binding.get_host_cpu_features().items() if present}
+    except RuntimeError:  # LLVM does not know the features of every processor
+        return set()
+
+
+# Output channels in a register tile of TILE x LANES numbers. AVX-512 has 32 registers of 16 floats, AVX2 has 16
+# of 8, Arm 32 of 4: a tile that does not fit is written to memory in every step and runs at 40 % of the speed.
+TILE = 8 if "avx512f" in cpu_features() else 4
+
+_compile_clock = {"seconds": 0.0, "kernels": 0}
+
+
+def compile_seconds() -> tuple[float, int]:
+    """Return the seconds that this process has spent compiling or loading kernels, and how many those were."""
+    return _compile_clock["seconds"], _compile_clock["kernels"]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that decides what a kernel compiles to."""
+    return {
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("numba", "llvmlite", "numpy")},
+    }
+
+
+def cache_directory() -> Path:
+    """Return the folder of the compiled kernels of exactly these sources and versions."""
+    digest = hashlib.sha256(repr((versions(), LANES, TILE)).encode())
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        text = path.read_bytes()
+        if b"@kernel" in text or b"@scalar" in text or path.name == "backend.py":
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + text)
+    return cache_folder() / "kernels" / digest.hexdigest()[:16]
+
+
+_CACHE_DIRECTORY = cache_directory()
+
+
+class KernelCache(FunctionCache):
+    """One file per kernel and signature, named by a hash of both, so that processes cannot mix them up.
+
+    A file is a checksum followed by what Numba pickles; a file whose checksum is wrong is not unpickled.
+    """
+
+    def _path(self, sig, codegen) -> Path:
+        key = repr((self._py_func.__module__, self._py_func.__qualname__, self._index_key(sig, codegen)))
+        return _CACHE_DIRECTORY / f"{self._py_func.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
+
+    def load_overload(self, sig, target_context):
+        """Return the compiled kernel from the cache, or None when it is missing, damaged or unreadable."""
+        target_context.refresh()
+        try:
+            stored = self._path(sig, target_context.codegen()).read_bytes()
+            if hashlib.sha256(stored[32:]).digest() != stored[:32]:
+                return None
+            return self._impl.rebuild(target_context, pickle.loads(stored[32:]))
+        except (OSError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError, NumbaError):
+            return None
+
+    def save_overload(self, sig, data):
+        """Write the compiled kernel atomically; a full disk or a read-only home is not an error."""
+        if not self._impl.check_cachable(data):
+            return
+        path = self._path(sig, data.codegen)
+        temporary = None
+        try:
+            payload = pickle.dumps(self._impl.reduce(data), protocol=pickle.HIGHEST_PROTOCOL)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+                temporary = file.name
+                file.write(hashlib.sha256(payload).digest() + payload)
+            os.replace(temporary, path)
+        except OSError:
+            if temporary is not None:
+                with suppress(OSError):
+                    os.unlink(temporary)
+
+
+def _keep_time(dispatcher):
+    """Let the progress display know how long compiling took, without a word inside the kernels."""
+    compile_it = dispatcher.compile
+
+    def compile_and_count(signature):
+        start = time.perf_counter()
+        try:
+            return compile_it(signature)
+        finally:
+            _compile_clock["seconds"] += time.perf_counter() - start
+            _compile_clock["kernels"] += 1
+
+    dispatcher.compile = compile_and_count
+
+
+def kernel(function):
+    """Compile a kernel: fills outputs that are passed in, returns nothing or a number, releases the lock.
+
+    Parameters
+    ----------
+    function : callable
+        Loops over arrays in lane layout.
+
+    Returns
+    -------
+    callable
+        The same function, compiled for each combination of argument types on its first call.
+    """
+    dispatcher = njit(nogil=True, fastmath=FAST_MATH, error_model="numpy")(function)
+    dispatcher._cache = KernelCache(function)
+    return dispatcher
+
+
+def scalar(function):
+    """Compile a formula of single numbers, to be called from CPU and CUDA kernels alike."""
+    return njit(fastmath=FAST_MATH, error_model="numpy", inline="never")(function)
+
+
+def by_precision(name: str, single, double):
+    """Return one formula that is compiled from ``single`` for float32 and from ``double`` otherwise.
+
+    Parameters
+    ----------
+    name : str
+        What to call it in messages.
+    single, double : callable
+        Two implementations of the same function of one number.
+    """
+
+    def formula(value):
+        return double(value)
+
+    formula.__name__ = name
+
+    @overload(formula, jit_options={"fastmath": FAST_MATH})
+    def choose(value):
+        if value == types.float32:
+            return lambda value: single(value)
+        return lambda value: double(value)
+
+    return formula
+
+
+@intrinsic
+def _reserve(typing_context, count, like):
+    """Numbers on the stack, aligned for vector loads, as many as the literal ``count`` and typed like ``like``."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    element = like.dtype if isinstance(like, types.Array) else like
+
+    def generate(context, builder, signature, arguments):
+        kind = context.get_value_type(element)
+        pointer = cgutils.alloca_once(builder, ir.ArrayType(kind, count.literal_value))
+        pointer.align = 64
+        return builder.bitcast(pointer, kind.as_pointer())
+
+    return types.CPointer(element)(count, like), generate
+
+
+@njit(inline="always")
+def registers(shape, count, like):
+    """Return a small array that LLVM keeps in vector registers as long as every index into it is constant.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Constant shape.
+    count : int
+        The product of the shape, a literal or a global constant.
+    like : array
+        Gives the dtype.
+    """
+    return carray(_reserve(count, like), shape)
+
+
+@intrinsic
+def atomic_add(typing_context, array, amount):
+    """Add to element 0 of an int64 array in one indivisible step and return what it was before."""
+    if not (isinstance(array, types.Array) and array.dtype == types.int64):
+        return None
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", data, arguments[1], "seq_cst")
+
+    return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def atomic_load(typing_context, array):
+    """Read element 0 of an int64 array that another thread may be changing."""
+    if not (isinstance(array, types.Array) and array.dtype == types.int64):
+        return None
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load_atomic(data, "seq_cst", 8)
+
+    return types.int64(array), generate
+
+
+NUMBA_VERSION = numba.__version__

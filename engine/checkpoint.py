@@ -1,0 +1,129 @@
+"""Checkpoints: everything that a training needs to continue, in one .npz file, written whole or not at all.
+
+Floor 4. Arrays are stored under ``parameter/NAME`` and ``optimizer/NAME``, the rest as JSON text under ``progress``.
+Loading never unpickles.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from .checks import DataError, HandgradError
+from .network import Network
+from .optimizers.optimizer import Optimizer
+from .training import STATE_NAME, Progress
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Raises
+    ------
+    DataError
+        When the folder cannot be written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}", remedy="choose another --out") from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as an .npz file, atomically."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def save(path: Path, network: Network, optimizer: Optimizer, progress: Progress) -> None:
+    """Write a checkpoint.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    network : Network
+    optimizer : Optimizer
+    progress : Progress
+    """
+    arrays = {f"parameter/{name}": array for name, array in network.parameters.items()}
+    arrays |= {f"optimizer/{name}": array for name, array in optimizer.state.get(STATE_NAME, {}).items()}
+    rest = {**asdict(progress), "draw": network.draw, "optimizer_steps": optimizer.steps.get(STATE_NAME, 0)}
+    arrays["progress"] = np.array(json.dumps(rest))
+    save_arrays(path, arrays)
+
+
+def load(path: Path, network: Network, optimizer: Optimizer | None = None) -> Progress:
+    """Read a checkpoint into a network, and into an optimiser where the training is to continue.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+    network : Network
+        Of the architecture that was saved.
+    optimizer : Optimizer, optional
+        Of the kind that was saved.
+
+    Returns
+    -------
+    Progress
+
+    Raises
+    ------
+    DataError
+        When the file is missing, damaged, or belongs to another network or optimiser.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        rest = json.loads(str(arrays.pop("progress")))
+        draw, steps = rest.pop("draw"), rest.pop("optimizer_steps")
+        progress = Progress(**rest)
+    except FileNotFoundError:
+        raise DataError(
+            f"checkpoint {path} does not exist", remedy="was the run interrupted before it saved?"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"checkpoint {path} is damaged ({error})", remedy="train again") from error
+    parts = {prefix: _below(arrays, prefix) for prefix in ("parameter/", "optimizer/")}
+    try:
+        network.load_state(parts["parameter/"])
+    except HandgradError as error:
+        raise DataError(f"checkpoint {path} belongs to another network ({error})") from error
+    network.draw = draw
+    if optimizer is not None:
+        state = parts["optimizer/"]
+        if steps and (
+            set(state) != set(optimizer.state_names) or any(a.shape != network.theta.shape for a in state.values())
+        ):
+            raise DataError(
+                f"checkpoint {path} belongs to another optimiser", expected=", ".join(optimizer.state_names)
+            )
+        if steps:
+            optimizer.state[STATE_NAME] = {name: array.astype(network.dtype) for name, array in state.items()}
+            optimizer.steps[STATE_NAME] = steps
+    return progress
+
+
+def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,93 @@
+"""From stored images to lanes: choose, scale, pack; the only work on data between two training steps.
+
+Floor 3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .arrays import blocks_for, gather
+from .backend import LANES
+from .passes import Part, Pass
+
+
+class Feed:
+    """A data set as one contiguous array, and how its values become network inputs.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of shape (N, ...)
+        uint8 pixels or floating-point features.
+    targets : numpy.ndarray
+        (N,) labels, or (N, ...) values; whatever the loss takes.
+    scale, shift : numpy.ndarray of shape (C,)
+        Input = scale * stored value + shift, for each channel (or feature).
+
+    Notes
+    -----
+    Nothing is copied or converted ahead of time: an epoch over uint8 pixels touches a quarter of the memory.
+    """
+
+    def __init__(self, images: np.ndarray, targets: np.ndarray, scale: np.ndarray, shift: np.ndarray):
+        self.images, self.targets = images, targets
+        self.rows = np.ascontiguousarray(images).reshape(len(images), -1)
+        repeats = self.rows.shape[1] // len(scale)
+        self.scale, self.shift = np.repeat(scale, repeats), np.repeat(shift, repeats)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def choose(self, chosen: np.ndarray) -> np.ndarray:
+        """Return indices filled up with -1 to whole blocks of lanes, (blocks * LANES,) int64."""
+        lanes = np.full(blocks_for(len(chosen)) * LANES, -1, dtype=np.int64)
+        lanes[: len(chosen)] = chosen
+        return lanes
+
+    def load(self, current: Pass, part: Part, lanes: np.ndarray) -> np.ndarray:
+        """Fill the network's input for one worker and return the indices of its samples.
+
+        Parameters
+        ----------
+        current : Pass
+        part : Part
+            Of the calling worker.
+        lanes : numpy.ndarray
+            From ``choose``, for the whole mini-batch.
+        """
+        network = current.network
+        mine = lanes[part.first_sample : part.first_sample + part.blocks * LANES]
+        x = part.values[network.inputs[0].name].reshape(part.blocks, -1, LANES)
+        gather(self.rows, mine, self.scale.astype(x.dtype), self.shift.astype(x.dtype), x)
+        return mine[: part.samples]
+
+    def inputs(self, chosen: np.ndarray, dtype: np.dtype = np.float64) -> np.ndarray:
+        """Return some samples as a user would pass them to ``Network.forward``, (N, ...)."""
+        rows = self.scale.astype(dtype) * self.rows[chosen] + self.shift.astype(dtype)
+        return rows.reshape(len(chosen), *self.images.shape[1:]).astype(dtype)
+
+
+def standardize(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (scale, shift) per channel that give these samples mean 0 and standard deviation 1.
+
+    Parameters
+    ----------
+    images : numpy.ndarray of shape (N, C, H, W) or (N, features)
+        The training part alone; validation and test samples are scaled with its statistics.
+
+    Returns
+    -------
+    scale, shift : numpy.ndarray of shape (C,), float64
+        A channel that is constant is only shifted.
+    """
+    axes = (0, *range(2, images.ndim))
+    if images.dtype == np.uint8:  # exact sums from a histogram per channel, without a floating-point copy
+        levels = np.arange(256.0)
+        counts = np.stack([np.bincount(images[:, c].reshape(-1), minlength=256) for c in range(images.shape[1])])
+        total = counts.sum(axis=1)
+        mean = counts @ levels / total
+        deviation = np.sqrt(np.maximum(0, counts @ levels**2 / total - mean**2))
+    else:
+        mean, deviation = images.mean(axis=axes, dtype=np.float64), images.std(axis=axes, dtype=np.float64)
+    scale = 1 / np.where(deviation > 0, deviation, 1)
+    return scale, -mean * scale

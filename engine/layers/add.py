@@ -1,0 +1,61 @@
+"""Add: the sum of several branches of the graph, the skip connection of ResNet; equations in ``derivations/add.py``."""
+
+from __future__ import annotations
+
+from ...derivations import add as derivation
+from ..backend import kernel
+from ..checks import ShapeError
+from .layer import Layer, Shape, Share
+
+
+@kernel
+def add_forward(x, y, z):
+    """Z = x + y, on flat arrays; z may be x, so that more inputs can be added one after another."""
+    for k in range(z.size):
+        z[k] = x[k] + y[k]  # (add.1)
+
+
+@kernel
+def add_backward(dL_dz, dL_dx):
+    """dL/dx = dL/dz for each of the inputs, on flat arrays."""
+    for k in range(dL_dz.size):
+        dL_dx[k] = dL_dz[k]  # (add.3)
+
+
+class Add(Layer):
+    """Element-wise sum of two or more inputs of equal shape, as in relu(f(x) + x).
+
+    Examples
+    --------
+    >>> from handgrad.engine import Add, Dense, Input
+    >>> x = Input((8,))
+    >>> Add()(Dense(8)(x), x).shape
+    (8,)
+    """
+
+    kind = "add"
+    derivation = derivation
+    inputs = None
+
+    def output_shape(self, *x_shapes: Shape) -> Shape:
+        """Return the shape that all inputs have."""
+        different = [shape for shape in x_shapes if shape != x_shapes[0]]
+        if different:
+            raise ShapeError(
+                str(self), got=f"inputs of {x_shapes[0]} and {different[0]}", expected="inputs of one shape"
+            )
+        return x_shapes[0]
+
+    def forward(self, share: Share) -> None:
+        """Add the inputs from left to right."""
+        first, second, *others = (x.reshape(-1) for x in share.x)
+        z = share.z.reshape(-1)
+        add_forward(first, second, z)
+        for x in others:
+            add_forward(z, x, z)
+
+    def backward(self, share: Share) -> None:
+        """Hand the gradient to every input unchanged."""
+        for dL_dx in share.dL_dx:
+            if dL_dx is not None:
+                add_backward(share.dL_dz.reshape(-1), dL_dx.reshape(-1))

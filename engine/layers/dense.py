@@ -1,0 +1,199 @@
+"""Dense (fully connected) layer; equations in ``derivations/dense.py``.
+
+Ladder: the literal loops of the derivation, then these tiles of TILE outputs x LANES samples that stay in registers.
+The tile loop is outside the loop over blocks, so that a row of W is read once for the whole mini-batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...derivations import dense as derivation
+from .. import initializers
+from ..backend import LANES, TILE, index, kernel, registers
+from ..checks import require_positive_integers
+from .layer import Layer, Shape, Share, require_features
+
+TILE_SIZE = TILE * LANES
+
+
+@kernel
+def dense_forward(x, W, b, z):
+    """Z = W x + b; x (blocks, J, LANES), W (I, J), b (I,), z (blocks, I, LANES)."""
+    blocks, J, _ = x.shape
+    I = W.shape[0]
+    acc = registers((TILE, LANES), TILE_SIZE, x)
+    for i in range(0, I, TILE):
+        for n in range(blocks):
+            x_n = x[n]
+            for v in range(LANES):
+                for t in range(TILE):
+                    acc[t, v] = b[min(i + t, I - 1)]
+            for j in range(J):
+                for v in range(LANES):
+                    for t in range(TILE):
+                        acc[t, v] += W[index(min(i + t, I - 1)), index(j)] * x_n[index(j), v]  # (dense.1)
+            for t in range(TILE - 1, -1, -1):
+                row = z[n, index(min(i + t, I - 1))]
+                for v in range(LANES):
+                    row[v] = acc[t, v]
+
+
+@kernel
+def dense_input_gradient(W, dL_dz, dL_dx):
+    """dL/dx = Wᵀ dL/dz."""
+    blocks, J, _ = dL_dx.shape
+    I = W.shape[0]
+    acc = registers((TILE, LANES), TILE_SIZE, dL_dz)
+    for j in range(0, J, TILE):
+        for n in range(blocks):
+            dL_dz_n = dL_dz[n]
+            for v in range(LANES):
+                for t in range(TILE):
+                    acc[t, v] = 0
+            for i in range(I):
+                for v in range(LANES):
+                    for t in range(TILE):
+                        acc[t, v] += W[index(i), index(min(j + t, J - 1))] * dL_dz_n[index(i), v]  # (dense.6)
+            for t in range(TILE - 1, -1, -1):
+                row = dL_dx[n, index(min(j + t, J - 1))]
+                for v in range(LANES):
+                    row[v] = acc[t, v]
+
+
+@kernel
+def samples_as_rows(x, rows):
+    """Copy x (blocks, J, LANES) to rows (samples, at least J): the sum over samples then runs down columns."""
+    blocks, J, lanes = x.shape
+    for n in range(blocks):
+        for j in range(J):
+            for v in range(lanes):
+                rows[n * lanes + v, j] = x[n, j, v]
+
+
+@kernel
+def dense_weight_gradient(x_rows, dL_dz_rows, dL_dW):
+    """dL/dW = Σ over samples of dL/dz xᵀ, for J of at least LANES inputs; the last tile overlaps the one before."""
+    samples = x_rows.shape[0]
+    I, J = dL_dW.shape
+    acc = registers((TILE, LANES), TILE_SIZE, x_rows)
+    for i in range(0, I, TILE):
+        for first in range(0, J, LANES):
+            j = index(min(first, J - LANES))
+            for v in range(LANES):
+                for t in range(TILE):
+                    acc[t, v] = 0
+            for m in range(samples):
+                for v in range(LANES):
+                    for t in range(TILE):
+                        acc[t, v] += dL_dz_rows[m, index(min(i + t, I - 1))] * x_rows[m, j + index(v)]  # (dense.4)
+            for t in range(TILE - 1, -1, -1):
+                for v in range(LANES):
+                    dL_dW[index(min(i + t, I - 1)), j + index(v)] = acc[t, v]
+
+
+@kernel
+def dense_weight_gradient_narrow(x, dL_dz, dL_dW):
+    """The same sum for fewer than LANES inputs, where there is nothing to tile."""
+    I, J = dL_dW.shape
+    blocks, _, lanes = x.shape
+    for i in range(I):
+        for j in range(J):
+            total = x.dtype.type(0)
+            for n in range(blocks):
+                for v in range(lanes):
+                    total += dL_dz[n, i, v] * x[n, j, v]  # (dense.4)
+            dL_dW[i, j] = total
+
+
+@kernel
+def dense_bias_gradient(dL_dz, dL_db):
+    """dL/db = Σ over samples of dL/dz."""
+    blocks, I, lanes = dL_dz.shape
+    for i in range(I):
+        total = dL_dz.dtype.type(0)
+        for n in range(blocks):
+            for v in range(lanes):
+                total += dL_dz[n, i, v]  # (dense.5)
+        dL_db[i] = total
+
+
+class Dense(Layer):
+    """Fully connected layer, z = W x + b.
+
+    Parameters
+    ----------
+    features : int
+        Number of outputs I.
+    initializer : callable, optional
+        How W starts, from ``handgrad.engine.initializers``; the biases start at 0.
+    name : str, optional
+
+    Notes
+    -----
+    Input (N, J), output (N, I); parameters ``W`` (I, J) and ``b`` (I,), the orientation of PyTorch's Linear.
+
+    Examples
+    --------
+    >>> from handgrad.engine import Dense, Input
+    >>> Dense(10)(Input((784,))).shape
+    (10,)
+    """
+
+    kind = "dense"
+    derivation = derivation
+
+    def __init__(self, features: int, *, initializer=initializers.he, name: str | None = None):
+        super().__init__(name)
+        require_positive_integers(str(self), features=features)
+        self.features, self.initializer = features, initializer
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        """Return (I,)."""
+        require_features(self, x_shape)
+        return (self.features,)
+
+    def parameter_shapes(self, x_shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of W and b."""
+        return {"W": (self.features, x_shape[0]), "b": (self.features,)}
+
+    def initialize(self, parameters: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+        """Draw W with fan-in J and fan-out I."""
+        I, J = parameters["W"].shape
+        parameters["W"][...] = self.initializer(rng, (I, J), J, I)
+        parameters["b"][...] = 0
+
+    def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for the samples as rows."""
+        ((J,),) = x_shapes
+        if J < LANES:
+            return {}
+        return {
+            "x_rows": np.empty((blocks * LANES, J), dtype),
+            "dL_dz_rows": np.empty((blocks * LANES, self.features), dtype),
+        }
+
+    def forward(self, share: Share) -> None:
+        """Compute z = W x + b."""
+        dense_forward(share.x[0], share.parameters["W"], share.parameters["b"], share.z)
+
+    def backward(self, share: Share) -> None:
+        """Compute the gradients of W, b and, where it is wanted, x."""
+        (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
+        if scratch:
+            samples_as_rows(x, scratch["x_rows"])
+            samples_as_rows(dL_dz, scratch["dL_dz_rows"])
+            dense_weight_gradient(scratch["x_rows"], scratch["dL_dz_rows"], share.gradients["W"])
+        else:
+            dense_weight_gradient_narrow(x, dL_dz, share.gradients["W"])
+        dense_bias_gradient(dL_dz, share.gradients["b"])
+        if dL_dx is not None:
+            dense_input_gradient(share.parameters["W"], dL_dz, dL_dx)
+
+    def multiply_adds(self, x_shape: Shape) -> int:
+        """Return I J."""
+        return self.features * x_shape[0]
+
+    def settings(self) -> dict[str, object]:
+        """Return the number of outputs."""
+        return {"features": self.features}

@@ -1,0 +1,111 @@
+"""Dropout: switch off random values in training; equations in ``derivations/dropout.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...derivations import dropout as derivation
+from ..arrays import unpack
+from ..backend import LANES, kernel
+from ..checks import ConfigurationError
+from ..scalar import random_bits
+from .layer import Layer, Shape, Share
+
+
+@kernel
+def draw_mask(mask, key, first_sample, threshold):
+    """Mask = 0 with probability threshold / 2³², else 1; mask (blocks, size, LANES).
+
+    The random bits depend on the key, the sample and the position alone, not on which worker draws them.
+    """
+    blocks, size, lanes = mask.shape
+    for n in range(blocks):
+        for k in range(size):
+            for v in range(lanes):
+                sample = np.uint64(first_sample + n * lanes + v)
+                mask[n, k, v] = random_bits(key, sample * np.uint64(size) + np.uint64(k)) >= threshold
+
+
+@kernel
+def dropout_forward(x, mask, keep, z):
+    """Z = mask x / keep, on flat arrays; keep = 1 - rate."""
+    for k in range(x.size):
+        z[k] = mask[k] * x[k] / keep  # (dropout.1)
+
+
+@kernel
+def dropout_backward(dL_dz, mask, keep, dL_dx):
+    """dL/dx = mask dL/dz / keep, on flat arrays."""
+    for k in range(dL_dz.size):
+        dL_dx[k] = mask[k] * dL_dz[k] / keep  # (dropout.3)
+
+
+class Dropout(Layer):
+    """Set values to 0 at random in training and scale the others up; do nothing afterwards.
+
+    Parameters
+    ----------
+    rate : float
+        Probability that a value is dropped, from 0 up to but not including 1.
+    name : str, optional
+
+    Notes
+    -----
+    Any input shape. Inverted scaling: what is kept is divided by 1 - rate, so that the expected value of the output
+    is the input and nothing needs scaling later, as in PyTorch.
+
+    References
+    ----------
+    N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", 2014.
+    """
+
+    kind = "dropout"
+    derivation = derivation
+    random = True
+
+    def __init__(self, rate: float, *, name: str | None = None):
+        super().__init__(name)
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+            raise ConfigurationError(f"{self}: rate", got=repr(rate), expected="a number from 0 up to below 1")
+        self.rate = float(rate)
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        """Return the input's shape."""
+        return x_shape
+
+    def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for the mask."""
+        return {"mask": np.ones((blocks, *x_shapes[0], LANES), dtype)}
+
+    def forward(self, share: Share) -> None:
+        """Draw a mask and apply it; in inference the mask is all ones and nothing is scaled."""
+        (x,), z, mask = share.x, share.z, share.scratch["mask"]
+        if not share.training:
+            z[...] = x
+            return
+        by_position = mask.reshape(len(mask), -1, LANES)
+        draw_mask(by_position, np.uint64(share.draw), share.first_sample, np.uint32(self.rate * 2**32))
+        dropout_forward(x.reshape(-1), mask.reshape(-1), x.dtype.type(1 - self.rate), z.reshape(-1))
+
+    def backward(self, share: Share) -> None:
+        """Pass the gradient where the value was kept."""
+        (dL_dx,), dL_dz, mask = share.dL_dx, share.dL_dz, share.scratch["mask"]
+        if dL_dx is None:
+            return
+        if not share.training:
+            dL_dx[...] = dL_dz
+            return
+        keep = dL_dz.dtype.type(1 - self.rate)
+        dropout_backward(dL_dz.reshape(-1), mask.reshape(-1), keep, dL_dx.reshape(-1))
+
+    def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
+        """Return the rate and the mask of one sample: as drawn in training, all ones and rate 0 in inference."""
+        if share is None or not share.training:
+            shape = () if share is None else share.z.shape[1:-1]
+            return {"mask": np.ones(shape, dtype=object), "rate": 0}
+        mask = unpack(share.scratch["mask"], sample + 1)[sample]
+        return {"mask": mask.astype(int).astype(object), "rate": self.rate}
+
+    def settings(self) -> dict[str, object]:
+        """Return the rate."""
+        return {"rate": self.rate}

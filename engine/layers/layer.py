@@ -1,0 +1,200 @@
+"""What every layer promises: it states its shapes, its parameters, its forward and its backward pass.
+
+Floor 2. A layer object holds the hyper-parameters alone. The arrays belong to the network, which gives each worker a
+:class:`Share` of them; ``forward`` and ``backward`` pass its arrays to kernels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import ClassVar
+
+import numpy as np
+
+from ..checks import ConfigurationError, ShapeError
+from ..graph import Node
+
+Shape = tuple[int, ...]
+
+
+@dataclass
+class Share:
+    """One worker's arrays of one layer, all in lane layout (blocks, ..., LANES).
+
+    Attributes
+    ----------
+    x : tuple of numpy.ndarray
+        The layer's inputs.
+    z : numpy.ndarray
+        Its output, to be filled by ``forward``.
+    dL_dz : numpy.ndarray or None
+        Upstream gradient, of the shape of z; None before the first backward pass.
+    dL_dx : tuple of (numpy.ndarray or None)
+        Gradients of the inputs, to be filled by ``backward``; None where nobody needs one.
+    parameters, gradients : dict of str to numpy.ndarray
+        Parameters, shared by all workers, and this worker's part of their gradients.
+    scratch : dict of str to numpy.ndarray
+        What the layer asked for in ``scratch``.
+    training : bool
+        Whether layers that behave differently in training do so.
+    draw : int
+        Names the random numbers of this layer in this step, 64 bits.
+    first_sample : int
+        Position in the mini-batch of the first sample of this share.
+    """
+
+    x: tuple[np.ndarray, ...]
+    z: np.ndarray
+    dL_dz: np.ndarray | None = None
+    dL_dx: tuple[np.ndarray | None, ...] = ()
+    parameters: dict[str, np.ndarray] = field(default_factory=dict)
+    gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    scratch: dict[str, np.ndarray] = field(default_factory=dict)
+    training: bool = False
+    draw: int = 0
+    first_sample: int = 0
+
+
+class Layer:
+    """Base of all layers; calling a layer on nodes adds a node to the graph.
+
+    Parameters
+    ----------
+    name : str, optional
+        By default the kind of the layer with a number: conv1, relu1, ...
+
+    Attributes
+    ----------
+    kind : str
+        Stem of automatic names.
+    derivation : module
+        The module of ``handgrad.derivations`` whose equations the layer computes.
+    """
+
+    kind: ClassVar[str]
+    derivation: ClassVar[ModuleType]
+    inputs: ClassVar[int | None] = 1  # number of nodes the layer is called on; None: any number from two up
+    random: ClassVar[bool] = False  # whether the layer draws random numbers in training
+
+    def __init__(self, name: str | None = None):
+        if name is not None and (not isinstance(name, str) or not name or not name.replace("_", "a").isalnum()):
+            raise ConfigurationError(
+                f"{type(self).__name__}: name", got=repr(name), expected="letters, digits and _ alone"
+            )
+        self.name = name
+        self._node: Node | None = None
+
+    def __call__(self, *nodes: Node) -> Node:
+        """Add this layer to the graph.
+
+        Parameters
+        ----------
+        *nodes : Node
+            What it reads.
+
+        Returns
+        -------
+        Node
+
+        Raises
+        ------
+        ShapeError
+            When the shapes do not fit the layer.
+        ConfigurationError
+            When the layer is already in a graph, or the number of inputs is wrong.
+        """
+        if len(nodes) == 1 and isinstance(nodes[0], (list, tuple)):
+            nodes = tuple(nodes[0])
+        wrong = [node for node in nodes if not isinstance(node, Node)]
+        if wrong:
+            raise ConfigurationError(
+                f"{self}", got=type(wrong[0]).__name__, expected="a Node: an Input or a layer's result"
+            )
+        if (self.inputs is None and len(nodes) < 2) or (self.inputs is not None and len(nodes) != self.inputs):
+            expected = "two or more" if self.inputs is None else str(self.inputs)
+            raise ConfigurationError(f"{self}", got=f"{len(nodes)} inputs", expected=expected)
+        if self._node is not None:
+            raise ConfigurationError(
+                f"{self} is already in a graph",
+                remedy="make a second layer: two places cannot share parameters",
+            )
+        self._node = Node(self, nodes, self.output_shape(*(node.shape for node in nodes)), self.name)
+        return self._node
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__} '{self.name}'" if self.name else type(self).__name__
+
+    def output_shape(self, *x_shapes: Shape) -> Shape:
+        """Return the shape of one output sample, or raise a ShapeError that names the layer."""
+        raise NotImplementedError
+
+    def parameter_shapes(self, *x_shapes: Shape) -> dict[str, Shape]:
+        """Return the shape of each parameter, in the order in which the derivation takes them."""
+        return {}
+
+    def initialize(self, parameters: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+        """Fill the parameters with their starting values."""
+
+    def scratch(self, x_shapes: tuple[Shape, ...], blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
+        """Return the arrays beside input and output that the kernels need, allocated once."""
+        return {}
+
+    def forward(self, share: Share) -> None:
+        """Fill ``share.z`` from ``share.x``."""
+        raise NotImplementedError
+
+    def backward(self, share: Share) -> None:
+        """Fill ``share.gradients`` and ``share.dL_dx`` from ``share.dL_dz``."""
+        raise NotImplementedError
+
+    def view(self, z: np.ndarray, shape: Shape) -> np.ndarray | None:
+        """Return an array in another shape over the same memory, for layers that only rename positions."""
+        return None
+
+    def decisions(self, share: Share) -> np.ndarray | None:
+        """Return which branch of a piecewise formula each value took; a change of it is a kink."""
+        return None
+
+    def multiply_adds(self, *x_shapes: Shape) -> int:
+        """Return the multiplications, each with its addition, of the forward pass for one sample."""
+        return 0
+
+    def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
+        """Return the hyper-parameters as the keyword arguments of the derivation's literal code.
+
+        Parameters
+        ----------
+        share : Share, optional
+            For layers whose literal code needs a value that the forward pass drew.
+        sample : int
+            Position within the share.
+        """
+        return {}
+
+    def settings(self) -> dict[str, object]:
+        """Return the hyper-parameters for summaries."""
+        return {}
+
+
+def require_features(layer: Layer, shape: Shape) -> int:
+    """Return the number of features of a flat shape, or raise a ShapeError that says how to flatten."""
+    if len(shape) != 1:
+        raise ShapeError(
+            str(layer),
+            got=f"an input of {' x '.join(map(str, shape))}",
+            expected="a flat one",
+            remedy="put a Flatten before it",
+        )
+    return shape[0]
+
+
+def require_image(layer: Layer, shape: Shape) -> tuple[int, int, int]:
+    """Return (C, H, W), or raise a ShapeError."""
+    if len(shape) != 3:
+        raise ShapeError(
+            str(layer),
+            got=f"an input of {' x '.join(map(str, shape))}",
+            expected="an image of channels x rows x columns",
+        )
+    return shape

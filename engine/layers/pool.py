@@ -1,0 +1,79 @@
+"""What max and average pooling share: a window that slides over each channel by itself.
+
+Floor 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...derivations.notation import output_size
+from ..checks import ConfigurationError, ShapeError
+from .layer import Layer, Shape, Share, require_image
+from .window import Line, pair_of_integers, parse_padding
+
+
+class Pool2D(Layer):
+    """Base of the pooling layers.
+
+    Parameters
+    ----------
+    size : int or (rows, columns)
+        Of the window.
+    stride : int or (rows, columns), optional
+        By default the size, so that the windows do not overlap.
+    padding : "valid", "same", int, (rows, columns) or (top, bottom, left, right)
+    name : str, optional
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        *,
+        stride: int | tuple[int, int] | None = None,
+        padding: str | int | tuple[int, ...] = 0,
+        name: str | None = None,
+    ):
+        super().__init__(name)
+        self.size = pair_of_integers(self, "size", size)
+        self.stride = self.size if stride is None else pair_of_integers(self, "stride", stride)
+        self.padding = padding
+        self._sides = parse_padding(self, padding, (1, 1), (1, 1), (1, 1), (1, 1))  # checked here, used when built
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        """Return (C, P, Q)."""
+        C, H, B = require_image(self, x_shape)
+        (fh, fw), (sh, sw) = self.size, self.stride
+        sides = parse_padding(self, self.padding, (H, B), self.size, self.stride, (1, 1))
+        P, Q = output_size(H, fh, sh, sides[0], sides[1]), output_size(B, fw, sw, sides[2], sides[3])
+        if P < 1 or Q < 1:
+            raise ShapeError(
+                str(self),
+                got=f"an image of {H} x {B} with padding {sides}",
+                expected=f"at least {fh} x {fw} for its window",
+                remedy="use a smaller window or more padding",
+            )
+        if max(sides[:2]) >= fh or max(sides[2:]) >= fw:
+            raise ConfigurationError(
+                f"{self}: padding",
+                got=str(sides),
+                expected=f"less than its window of {fh} x {fw}, so that every window holds a pixel",
+            )
+        self._sides = sides
+        return C, P, Q
+
+    def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return the bounds of the kernels' loops."""
+        ((_, H, B),), (_, P, Q) = x_shapes, self.output_shape(*x_shapes)
+        return {
+            "rows": Line(H, P, self.size[0], self.stride[0], self._sides[0], 1).offsets_inside(),
+            "columns": Line(B, Q, self.size[1], self.stride[1], self._sides[2], 1).offsets_inside(),
+        }
+
+    def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
+        """Return size, stride and padding."""
+        return {"size": self.size, "stride": self.stride, "padding": self._sides}
+
+    def settings(self) -> dict[str, object]:
+        """Return the hyper-parameters, the padding as (top, bottom, left, right)."""
+        return self.literal_options()

@@ -1,0 +1,54 @@
+"""Sigmoid, the logistic function; equations in ``derivations/sigmoid.py``."""
+
+from __future__ import annotations
+
+import math
+
+from ...derivations import sigmoid as derivation
+from ..backend import kernel, scalar
+from .elementwise import Elementwise
+from .layer import Share
+
+
+@scalar
+def sigmoid(z, one):
+    """1 / (1 + exp(-z)) for a one of the type of z, with the exponential of a negative number alone, so that it cannot overflow."""
+    e = math.exp(-abs(z))
+    return (one if z >= 0 else e) / (one + e)
+
+
+@kernel
+def sigmoid_forward(z, a):
+    """Fill a from z, on flat arrays."""
+    one = z.dtype.type(1)
+    for k in range(z.size):
+        a[k] = sigmoid(z[k], one)  # (sigmoid.1)
+
+
+@kernel
+def sigmoid_backward(a, dL_da, dL_dz):
+    """Fill dL/dz from dL/da, on flat arrays."""
+    one = a.dtype.type(1)
+    for k in range(dL_da.size):
+        dL_dz[k] = dL_da[k] * a[k] * (one - a[k])  # (sigmoid.4)
+
+
+class Sigmoid(Elementwise):
+    """Squash every value to a probability between 0 and 1: a = 1 / (1 + exp(-z)).
+
+    Notes
+    -----
+    Any input shape. The derivative is a (1 - a), at most 1/4.
+    """
+
+    kind = "sigmoid"
+    derivation = derivation
+
+    def forward(self, share: Share) -> None:
+        """Compute a."""
+        sigmoid_forward(share.x[0].reshape(-1), share.z.reshape(-1))
+
+    def backward(self, share: Share) -> None:
+        """Compute dL/dz from dL/da."""
+        if share.dL_dx[0] is not None:
+            sigmoid_backward(share.z.reshape(-1), share.dL_dz.reshape(-1), share.dL_dx[0].reshape(-1))

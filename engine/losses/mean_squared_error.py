@@ -1,0 +1,72 @@
+"""Mean squared error; equations in ``derivations/mean_squared_error.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...derivations import mean_squared_error as derivation
+from ..arrays import pack
+from ..backend import LANES, kernel
+from ..checks import ShapeError
+from .loss import Loss
+
+
+@kernel
+def mean_squared_error(p, target, samples, N, dL_dp):
+    """Return the sum over the samples of Σ (p - l)² / K; fill dL/dp = 2 (p - l) / (N K); all (blocks, K, LANES)."""
+    blocks, K, lanes = p.shape
+    NK = N * p.dtype.type(K)
+    two = p.dtype.type(2)
+    loss = 0.0
+    for n in range(blocks):
+        for k in range(K):
+            for v in range(lanes):
+                if n * lanes + v < samples:
+                    residual = p[n, k, v] - target[n, k, v]
+                    loss += residual * residual / K  # (mean_squared_error.1)
+                    dL_dp[n, k, v] = two * residual / NK  # (mean_squared_error.2)
+                else:
+                    dL_dp[n, k, v] = 0
+    return loss
+
+
+class MeanSquaredError(Loss):
+    """Mean over all elements of the mini-batch of (p - l)².
+
+    Notes
+    -----
+    Output and target (N, ...) of one shape. The mean is taken over the N K elements, as in PyTorch, so the gradient of
+    an element is 2 (p - l) / (N K).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from handgrad.engine import MeanSquaredError
+    >>> L, dL_dp = MeanSquaredError()(np.array([[1.0, 2.0]]), np.array([[0.0, 4.0]]))
+    >>> L, dL_dp.tolist()
+    (2.5, [[1.0, -2.0]])
+    """
+
+    kind = "mean_squared_error"
+    derivation = derivation
+
+    def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
+        """Return the target, whose shape must be the output's."""
+        target = np.asarray(target)
+        if target.shape != tuple(z_shape):
+            raise ShapeError(
+                f"{type(self).__name__}: target", got=f"shape {target.shape}", expected=str(tuple(z_shape))
+            )
+        return target
+
+    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
+        """Return the target as (blocks, ..., LANES)."""
+        lanes = np.empty((blocks, *target.shape[1:], LANES), dtype)
+        pack(target, lanes)
+        return lanes
+
+    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+        """Compute the summed loss and its gradient."""
+        flat = (len(z), -1, LANES)
+        number = z.dtype.type(N)
+        return mean_squared_error(z.reshape(flat), target.reshape(flat), samples, number, dL_dz.reshape(flat))

@@ -1,0 +1,88 @@
+"""Softmax and cross entropy in one; equations in ``derivations/softmax_cross_entropy.py``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...derivations import softmax_cross_entropy as derivation
+from ..backend import kernel
+from ..checks import ShapeError
+from .loss import Loss, pack_labels
+
+
+@kernel
+def softmax_cross_entropy(z, label, samples, N, dL_dz):
+    """Return the sum over the samples of log Σ_k exp(z[k] - m) + m - z[label], m the largest z; fill dL/dz = (p - t) / N.
+
+    z and dL_dz (blocks, K, LANES), label (blocks, LANES).
+    """
+    blocks, K, lanes = z.shape
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    loss = 0.0
+    for n in range(blocks):
+        for v in range(lanes):
+            if n * lanes + v >= samples:
+                for k in range(K):
+                    dL_dz[n, k, v] = 0
+                continue
+            largest = z[n, 0, v]
+            for k in range(1, K):
+                largest = max(largest, z[n, k, v])
+            total = zero
+            for k in range(K):
+                dL_dz[n, k, v] = math.exp(z[n, k, v] - largest)
+                total += dL_dz[n, k, v]
+            loss += math.log(total) + largest - z[n, label[n, v], v]  # (softmax_cross_entropy.1)
+            for k in range(K):
+                t = one if k == label[n, v] else zero
+                dL_dz[n, k, v] = (dL_dz[n, k, v] / total - t) / N  # (softmax_cross_entropy.5)
+    return loss
+
+
+class SoftmaxCrossEntropy(Loss):
+    """Mean over the mini-batch of -log p[label], where p is the softmax of the network's output.
+
+    Notes
+    -----
+    Output (N, K); target: N integer labels from 0 to K - 1, or one-hot rows (N, K). The loss is computed from the logits
+    with the largest one subtracted, so it neither overflows nor takes the logarithm of 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from handgrad.engine import SoftmaxCrossEntropy
+    >>> L, dL_dz = SoftmaxCrossEntropy()(np.zeros((1, 2)), np.array([0]))
+    >>> round(L, 4), dL_dz.tolist()
+    (0.6931, [[-0.5, 0.5]])
+    """
+
+    kind = "softmax_cross_entropy"
+    derivation = derivation
+
+    def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
+        """Return integer labels (N,) from labels or one-hot rows."""
+        target, name = np.asarray(target), type(self).__name__
+        if len(z_shape) != 2:
+            raise ShapeError(name, got=f"an output of shape {z_shape}", expected="(N, K), one value per class")
+        N, K = z_shape
+        if target.shape == (N, K):
+            if not (((target == 0) | (target == 1)).all() and (target.sum(axis=1) == 1).all()):
+                raise ShapeError(f"{name}: target", got="rows that are not one-hot", expected="one 1 and otherwise 0")
+            return target.argmax(axis=1)
+        if target.shape != (N,):
+            raise ShapeError(f"{name}: target", got=f"shape {target.shape}", expected=f"({N},) or one-hot ({N}, {K})")
+        labels = target.astype(np.int64)
+        if (labels != target).any() or labels.min() < 0 or labels.max() >= K:
+            wrong = target[(labels != target) | (labels < 0) | (labels >= K)][0]
+            raise ShapeError(f"{name}: labels", got=str(wrong), expected=f"integers from 0 to {K - 1}")
+        return labels
+
+    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
+        """Return labels as (blocks, LANES)."""
+        return pack_labels(target, blocks)
+
+    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+        """Compute the summed loss and (p - t) / N."""
+        return softmax_cross_entropy(z, target, samples, z.dtype.type(N), dL_dz)

@@ -1,0 +1,110 @@
+"""How good a network is on samples it does not train on.
+
+Floor 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .backend import kernel
+from .feed import Feed
+from .losses.loss import Loss
+from .network import Network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Result of one look at a data set.
+
+    Attributes
+    ----------
+    samples : int
+    loss : float
+        Mean over the samples.
+    confusion : numpy.ndarray of shape (K, K), int64
+        ``confusion[true, predicted]``.
+    """
+
+    samples: int
+    loss: float
+    confusion: np.ndarray
+
+    @property
+    def correct(self) -> int:
+        """Number of samples whose largest output is that of the true class."""
+        return int(np.trace(self.confusion))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct samples, 0 to 1."""
+        return self.correct / self.samples
+
+    def per_class(self) -> list[dict[str, float]]:
+        """Return precision, recall and F-score of each class, 0 to 1; NaN where a class never occurs."""
+        rows = []
+        for k in range(len(self.confusion)):
+            hit = float(self.confusion[k, k])
+            predicted, actual = float(self.confusion[:, k].sum()), float(self.confusion[k].sum())
+            precision = hit / predicted if predicted else float("nan")
+            recall = hit / actual if actual else float("nan")
+            f_score = 2 * hit / (predicted + actual) if predicted + actual else float("nan")
+            rows.append({"precision": precision, "recall": recall, "f_score": f_score, "samples": int(actual)})
+        return rows
+
+
+@kernel
+def predicted_classes(z, classes):
+    """Fill the index of the largest of the K outputs of each sample; z (blocks, K, LANES), classes (blocks, LANES)."""
+    blocks, K, lanes = z.shape
+    for n in range(blocks):
+        for v in range(lanes):
+            best = 0
+            for k in range(1, K):
+                if z[n, k, v] > z[n, best, v]:
+                    best = k
+            classes[n, v] = best
+
+
+def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) -> Evaluation:
+    """Run the network over a whole data set.
+
+    Parameters
+    ----------
+    network : Network
+        One input, one output of K classes.
+    feed : Feed
+        With integer labels.
+    loss : Loss
+    batch_size : int
+
+    Returns
+    -------
+    Evaluation
+    """
+    K = network.outputs[0].size
+    confusion, total = np.zeros((K, K), dtype=np.int64), 0.0
+    for start in range(0, len(feed), batch_size):
+        chosen = np.arange(start, min(start + batch_size, len(feed)))
+        current = network.pass_for(len(chosen), input_gradient=False)
+        current.prepare(training=False, draw=0)
+        lanes = feed.choose(chosen)
+        losses, classes = np.zeros(network.workers.size), np.zeros(len(lanes), dtype=np.int64)
+
+        def look(part, current=current, lanes=lanes, losses=losses, classes=classes):
+            mine = feed.load(current, part, lanes)
+            current.forward(part)
+            z = part.values[network.outputs[0].name]
+            targets = loss.pack_target(feed.targets[mine], part.blocks, network.dtype)
+            scratch = np.empty_like(z)
+            losses[current.active.index(part)] = loss.on_lanes(z, targets, part.samples, len(chosen), scratch)
+            predicted = np.empty((part.blocks, z.shape[-1]), dtype=np.int64)
+            predicted_classes(z, predicted)
+            classes[part.first_sample : part.first_sample + predicted.size] = predicted.reshape(-1)
+
+        current.run(look)
+        total += losses.sum()
+        np.add.at(confusion, (feed.targets[chosen], classes[: len(chosen)]), 1)
+    return Evaluation(len(feed), float(total / len(feed)), confusion)

@@ -1,0 +1,345 @@
+"""Network: a graph of layers with its parameters, run forward in topological order and backward in the reversed one.
+
+Floor 3. All parameters lie in one flat array ``theta``, all gradients in ``dL_dtheta``; ``parameters["conv1.W"]`` is a
+view. Every node's value and gradient has its own named buffer, which stays after a pass, so whoever wants to look
+inside only has to look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from .checks import ConfigurationError, DeviceError, ShapeError, require_positive_integers
+from .graph import Node, topological_order
+from .passes import Pass
+from .workers import Workers
+
+DTYPES = ("float32", "float64")
+ALIGNMENT = 16  # numbers; every parameter starts on a cache line
+
+
+class NamedArrays(Mapping):
+    """Read-only mapping from names to arrays that live elsewhere; assigning to a name copies into its array.
+
+    Parameters
+    ----------
+    what : str
+        For messages.
+    arrays : dict of str to numpy.ndarray
+    """
+
+    def __init__(self, what: str, arrays: dict[str, np.ndarray]):
+        self._what, self._arrays = what, arrays
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._arrays:
+            raise KeyError(f"{self._what} '{name}'; there are {', '.join(self._arrays) or 'none'}")
+        return self._arrays[name]
+
+    def __setitem__(self, name: str, value) -> None:
+        array, value = self[name], np.asarray(value)
+        if value.shape != array.shape:
+            raise ShapeError(f"{self._what} '{name}'", got=f"shape {value.shape}", expected=str(array.shape))
+        array[...] = value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+
+class NodeArrays(Mapping):
+    """Mapping from node names to what the last pass left there, converted to user layout when it is looked at."""
+
+    def __init__(self, network: Network, what: str, read: Callable[[Pass, str], np.ndarray]):
+        self._network, self._what, self._read = network, what, read
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._network.nodes:
+            raise KeyError(f"node '{name}'; there are {', '.join(self._network.nodes)}")
+        if self._network.last_pass is None:
+            raise ConfigurationError(f"Network: there is no {self._what} yet", remedy="call forward first")
+        return self._read(self._network.last_pass, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._network.nodes)
+
+    def __len__(self) -> int:
+        return len(self._network.nodes)
+
+
+class Network:
+    """A directed acyclic graph of layers.
+
+    Parameters
+    ----------
+    inputs, outputs : Node or list of Node
+        Where samples enter and what the network computes from them.
+    dtype : {"float32", "float64"}
+    device : {"cpu"}
+    seed : int
+        Of the starting parameters and of dropout, from 0 up.
+    threads : int, optional
+        Worker threads; by default one per core.
+
+    Attributes
+    ----------
+    nodes : dict of str to Node
+        In topological order.
+    theta, dL_dtheta : numpy.ndarray
+        All parameters and, after ``backward``, their gradients, flat.
+    parameters, gradients : mapping of str to numpy.ndarray
+        Views of them by name, "conv1.W"; dense (out, in), convolution (out, in, rows, columns); assignable in place.
+    values, value_gradients : mapping of str to numpy.ndarray
+        Of every node after ``forward`` and ``backward``, in user layout.
+    draw : int
+        Number of the next random draw of layers such as dropout; a forward pass in training increases it.
+
+    Raises
+    ------
+    ConfigurationError
+        When two layers have one name, or an option has no meaning.
+    DeviceError
+        When the device is not available.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from handgrad.engine import Dense, Input, Network, ReLU
+    >>> x = Input((2,))
+    >>> network = Network(x, Dense(1)(ReLU()(Dense(3)(x))), dtype="float64", threads=1)
+    >>> network.forward(np.ones((5, 2))).shape, network.backward(np.ones((5, 1))).shape
+    ((5, 1), (5, 2))
+    >>> list(network.gradients)
+    ['dense1.W', 'dense1.b', 'dense2.W', 'dense2.b']
+    """
+
+    def __init__(
+        self,
+        inputs: Node | Sequence[Node],
+        outputs: Node | Sequence[Node],
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        seed: int = 0,
+        threads: int | None = None,
+    ):
+        self._single_input, self._single_output = isinstance(inputs, Node), isinstance(outputs, Node)
+        self.inputs = [inputs] if isinstance(inputs, Node) else list(inputs)
+        self.outputs = [outputs] if isinstance(outputs, Node) else list(outputs)
+        if np.dtype(dtype).name not in DTYPES:
+            raise ConfigurationError("Network: dtype", got=repr(dtype), expected=" or ".join(DTYPES))
+        if device != "cpu":
+            raise DeviceError(f"Network: device '{device}' is not available", remedy="use device='cpu'")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+            raise ConfigurationError("Network: seed", got=repr(seed), expected="an integer from 0 up")
+        self.dtype, self.device, self.seed = np.dtype(dtype), device, int(seed)
+        self.order = topological_order(self.inputs, self.outputs)
+        self.nodes = self._name_nodes()
+        self.workers = Workers(threads)
+        self._allocate_parameters()
+        self.draw = 0
+        self.last_pass: Pass | None = None
+        self._passes: dict[tuple[int, bool], Pass] = {}
+        self.values = NodeArrays(self, "value", Pass.value)
+        self.value_gradients = NodeArrays(self, "gradient", Pass.gradient)
+
+    def _name_nodes(self) -> dict[str, Node]:
+        nodes: dict[str, Node] = {}
+        counts: dict[str, int] = {}
+        given = [node.name for node in self.order if node.name is not None]
+        for node in self.order:
+            if node.name is None:
+                kind = "input" if node.layer is None else node.layer.kind
+                while True:
+                    counts[kind] = counts.get(kind, 0) + 1
+                    alone = kind == "input" and len(self.inputs) == 1
+                    name = kind if alone else f"{kind}{counts[kind]}"
+                    if name not in given:
+                        break
+                node.name = name
+                if node.layer is not None:
+                    node.layer.name = name
+            if node.name in nodes:
+                raise ConfigurationError(f"Network: two layers are called '{node.name}'", remedy="rename one of them")
+            nodes[node.name] = node
+        return nodes
+
+    def _allocate_parameters(self) -> None:
+        self._stretches: dict[str, dict[str, tuple[int, tuple[int, ...]]]] = {}
+        size = 0
+        for name, node in self.nodes.items():
+            if node.layer is None:
+                continue
+            self._stretches[name] = {}
+            for part, shape in node.layer.parameter_shapes(*(source.shape for source in node.inputs)).items():
+                self._stretches[name][part] = (size, shape)
+                size += -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
+        self.theta, self.dL_dtheta = np.zeros(size, self.dtype), np.zeros(size, self.dtype)
+        self.parameters = NamedArrays("parameter", self._by_name(self.theta))
+        self.gradients = NamedArrays("gradient", self._by_name(self.dL_dtheta))
+        for position, (name, node) in enumerate(self.nodes.items()):
+            if node.layer is not None:
+                rng = np.random.default_rng([self.seed, position])
+                node.layer.initialize(self.layer_arrays(name, self.theta), rng)
+
+    def layer_arrays(self, name: str, flat: np.ndarray) -> dict[str, np.ndarray]:
+        """Return one layer's views, ``{"W": ..., "b": ...}``, into a flat array laid out like ``theta``."""
+        return {
+            part: flat[start : start + int(np.prod(shape))].reshape(shape)
+            for part, (start, shape) in self._stretches[name].items()
+        }
+
+    def _by_name(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            f"{name}.{part}": array for name in self._stretches for part, array in self.layer_arrays(name, flat).items()
+        }
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of parameters."""
+        return sum(array.size for array in self.parameters.values())
+
+    def pass_for(self, samples: int, *, input_gradient: bool = True) -> Pass:
+        """Return the buffers for mini-batches of this size, allocating them on the first call; three are kept.
+
+        Parameters
+        ----------
+        samples : int
+        input_gradient : bool
+            Whether a backward pass also computes gradients that no parameter needs, those of the inputs.
+        """
+        key = (samples, input_gradient)
+        found = self._passes.pop(key, None) or Pass(self, samples, input_gradient)
+        self._passes[key] = found
+        while len(self._passes) > 3:
+            del self._passes[next(iter(self._passes))]
+        return found
+
+    def forward(self, x, training: bool = False):
+        """Compute the outputs for a mini-batch.
+
+        Parameters
+        ----------
+        x : numpy.ndarray or list of numpy.ndarray
+            Samples for each input, (N, C, H, W) or (N, features); converted to the network's dtype.
+        training : bool
+            Whether layers such as dropout behave as in training.
+
+        Returns
+        -------
+        numpy.ndarray or list of numpy.ndarray
+            (N, ...) for each output.
+
+        Raises
+        ------
+        ShapeError
+            When the samples do not have the shape of the input.
+        """
+        arrays = self._check_arrays([x] if self._single_input else list(x), self.inputs, "input")
+        current = self.pass_for(len(arrays[0]))
+        for node, array in zip(self.inputs, arrays, strict=True):
+            current.load(node.name, array)
+        current.prepare(training, self.draw)
+        if training:
+            self.draw += 1
+        current.run(current.forward)
+        self.last_pass = current
+        z = [current.value(node.name) for node in self.outputs]
+        return z[0] if self._single_output else z
+
+    def backward(self, dL_dz):
+        """Compute all gradients of the last forward pass.
+
+        Parameters
+        ----------
+        dL_dz : numpy.ndarray or list of numpy.ndarray
+            Gradient of the loss with respect to each output, of its shape.
+
+        Returns
+        -------
+        numpy.ndarray or list of numpy.ndarray
+            Gradient with respect to each input. ``gradients`` and ``value_gradients`` hold the others.
+
+        Raises
+        ------
+        ShapeError
+            When the shapes are not those of the last outputs.
+        ConfigurationError
+            When there was no forward pass.
+        """
+        current = self.last_pass
+        if current is None:
+            raise ConfigurationError("Network: backward before any forward pass", remedy="call forward first")
+        arrays = self._check_arrays(
+            [dL_dz] if self._single_output else list(dL_dz), self.outputs, "gradient of", current.samples
+        )
+        current.allocate_gradients()
+        for position, array in enumerate(arrays):
+            current.load_seed(position, array)
+        current.run(current.backward)
+        current.reduce_gradients()
+        dL_dx = [current.gradient(node.name) for node in self.inputs]
+        return dL_dx[0] if self._single_input else dL_dx
+
+    def predict(self, x, batch_size: int = 256) -> np.ndarray:
+        """Return the outputs for any number of samples, a mini-batch at a time; see ``forward``."""
+        require_positive_integers("Network.predict", batch_size=batch_size)
+        if not self._single_input or not self._single_output:
+            raise ConfigurationError("Network.predict: works for one input and one output", remedy="use forward")
+        x = np.asarray(x)
+        parts = [self.forward(x[start : start + batch_size]) for start in range(0, len(x), batch_size)]
+        return np.concatenate(parts) if parts else np.empty((0, *self.outputs[0].shape), self.dtype)
+
+    def _check_arrays(self, arrays, nodes, what: str, samples: int | None = None) -> list[np.ndarray]:
+        if len(arrays) != len(nodes):
+            raise ShapeError(f"Network: {what}", got=f"{len(arrays)} arrays", expected=f"{len(nodes)}, one per node")
+        checked = []
+        for node, array in zip(nodes, arrays, strict=True):
+            array = np.asarray(array, dtype=self.dtype)
+            expected = "N" if samples is None else str(samples)
+            if array.shape[1:] != node.shape or array.ndim == 0 or samples not in (None, len(array)):
+                raise ShapeError(
+                    f"Network: {what} '{node.name}'",
+                    got=f"shape {array.shape}",
+                    expected=f"({', '.join([expected, *map(str, node.shape)])})",
+                )
+            samples = len(array)
+            checked.append(array)
+        if samples == 0:
+            raise ShapeError(f"Network: {what}", got="0 samples", expected="at least one")
+        return checked
+
+    def draw_key(self, name: str, draw: int) -> int:
+        """Return 64 bits that name the random numbers of one layer in one draw."""
+        text = f"{self.seed} {name} {draw}".encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return a copy of every parameter by name, to be saved."""
+        return {name: array.copy() for name, array in self.parameters.items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Set every parameter.
+
+        Raises
+        ------
+        ShapeError
+            When a name is missing or unknown, or a shape is different; then nothing is changed.
+        """
+        missing, unknown = set(self.parameters) - set(state), set(state) - set(self.parameters)
+        if missing or unknown:
+            raise ShapeError(
+                "Network: parameters do not belong to this network",
+                got=f"unknown {sorted(unknown)}" if unknown else "",
+                expected=f"also {sorted(missing)}" if missing else "",
+            )
+        for name, array in self.parameters.items():
+            if np.shape(state[name]) != array.shape:
+                raise ShapeError(f"parameter '{name}'", got=f"shape {np.shape(state[name])}", expected=str(array.shape))
+        for name in self.parameters:
+            self.parameters[name] = state[name]

@@ -1,0 +1,66 @@
+"""Adam; equations in ``derivations/adam.py``."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...derivations import adam as derivation
+from ..backend import kernel
+from .optimizer import Optimizer, fraction, positive_number
+
+
+@kernel
+def adam_update(theta, g, m, v, constants, start, stop):
+    """One step of Adam for the elements from start to stop; constants are those of ``Adam.constants``."""
+    rate, beta1, beta2, eps, correction1, correction2 = constants
+    one = theta.dtype.type(1)
+    for k in range(start, stop):
+        m[k] = beta1 * m[k] + (one - beta1) * g[k]  # (adam.1)
+        v[k] = beta2 * v[k] + (one - beta2) * g[k] * g[k]  # (adam.2)
+        m_hat = m[k] / correction1  # (adam.3)
+        v_hat = v[k] / correction2  # (adam.4)
+        theta[k] = theta[k] - rate * m_hat / (math.sqrt(v_hat) + eps)  # (adam.5)
+
+
+class Adam(Optimizer):
+    """Step by the mean of past gradients divided by the root of the mean of their squares.
+
+    Parameters
+    ----------
+    learning_rate : float
+        α, by default 0.001.
+    beta1, beta2 : float
+        Shares of the two means that are kept, by default 0.9 and 0.999.
+    eps : float
+        Added to the root, not under it, as in the paper and in PyTorch; by default 1e-8.
+
+    References
+    ----------
+    D. P. Kingma, J. Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
+    """
+
+    kind = "adam"
+    derivation = derivation
+    state_names = ("m", "v")
+
+    def __init__(self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8):
+        super().__init__(learning_rate)
+        self.beta1, self.beta2 = fraction("Adam", "beta1", beta1), fraction("Adam", "beta2", beta2)
+        self.eps = positive_number("Adam", "eps", eps)
+
+    def constants(self, name: str, number: type) -> tuple:
+        """Return α, β1, β2, ε and the two bias corrections 1 - β^t of the current step t, as ``number``."""
+        t = self.steps[name]
+        corrections = (1 - self.beta1**t, 1 - self.beta2**t)
+        return tuple(number(c) for c in (self.learning_rate, self.beta1, self.beta2, self.eps, *corrections))
+
+    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, start: int, stop: int) -> None:
+        """Apply (adam.1) to (adam.5) to a stretch."""
+        state = self.state[name]
+        adam_update(theta, g, state["m"], state["v"], self.constants(name, theta.dtype.type), start, stop)
+
+    def settings(self) -> dict[str, float]:
+        """Return the hyper-parameters."""
+        return {"learning_rate": self.learning_rate, "beta1": self.beta1, "beta2": self.beta2, "eps": self.eps}

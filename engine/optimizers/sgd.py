@@ -1,0 +1,36 @@
+"""Stochastic gradient descent; equations in ``derivations/sgd.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...derivations import sgd as derivation
+from ..backend import kernel
+from .optimizer import Optimizer
+
+
+@kernel
+def sgd_update(theta, g, learning_rate, start, stop):
+    """θ = θ - α g for the elements from start to stop."""
+    for k in range(start, stop):
+        theta[k] = theta[k] - learning_rate * g[k]  # (sgd.1)
+
+
+class SGD(Optimizer):
+    """Step against the gradient: θ = θ - α dL/dθ.
+
+    Parameters
+    ----------
+    learning_rate : float
+        α, by default 0.01.
+    """
+
+    kind = "sgd"
+    derivation = derivation
+
+    def __init__(self, learning_rate: float = 0.01):
+        super().__init__(learning_rate)
+
+    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, start: int, stop: int) -> None:
+        """Apply (sgd.1) to a stretch."""
+        sgd_update(theta, g, theta.dtype.type(self.learning_rate), start, stop)

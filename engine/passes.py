@@ -1,0 +1,222 @@
+"""One mini-batch on its way through the network: the buffers of every worker, the forward and the backward pass.
+
+Floor 3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .arrays import add_into, blocks_for, pack, unpack
+from .backend import LANES
+from .layers.layer import Share
+
+if TYPE_CHECKING:
+    from .graph import Node
+    from .network import Network
+
+
+class Part:
+    """The buffers of one worker: a stretch of the mini-batch's blocks, with a Share for every layer.
+
+    Attributes
+    ----------
+    blocks : int
+    first_sample, samples : int
+        Which samples of the mini-batch are here.
+    values, gradients : dict of str to numpy.ndarray
+        Of every node, in lane layout; gradients are empty before the first backward pass.
+    edges : dict of (str, int) to numpy.ndarray or None
+        Gradient that a node sends to each of its inputs, by position.
+    seeds : dict of int to numpy.ndarray
+        Upstream gradient of each output, by position.
+    dL_dtheta : numpy.ndarray
+        This worker's part of the gradients of all parameters, flat.
+    """
+
+    def __init__(self, network: Network, first_block: int, blocks: int, samples: int):
+        self.blocks, self.first_sample = blocks, first_block * LANES
+        self.samples = min(samples - self.first_sample, blocks * LANES)
+        self.values: dict[str, np.ndarray] = {}
+        self.gradients: dict[str, np.ndarray] = {}
+        self.edges: dict[tuple[str, int], np.ndarray | None] = {}
+        self.seeds: dict[int, np.ndarray] = {}
+        self.shares: dict[str, Share] = {}
+        self.dL_dtheta: np.ndarray | None = None
+        for name, node in network.nodes.items():
+            shape = (blocks, *node.shape, LANES)
+            if node.layer is None:
+                self.values[name] = np.zeros(shape, network.dtype)
+                continue
+            x = tuple(self.values[source.name] for source in node.inputs)
+            z = node.layer.view(x[0], node.shape)
+            self.values[name] = np.empty(shape, network.dtype) if z is None else z
+            self.shares[name] = Share(
+                x=x,
+                z=self.values[name],
+                parameters=network.layer_arrays(name, network.theta),
+                scratch=node.layer.scratch(tuple(s.shape for s in node.inputs), blocks, network.dtype),
+                first_sample=self.first_sample,
+            )
+
+
+class Pass:
+    """Buffers and order of work for mini-batches of one size.
+
+    Parameters
+    ----------
+    network : Network
+    samples : int
+        N, at least 1.
+    input_gradient : bool
+        False leaves out the gradients of nodes before which there are no parameters.
+    """
+
+    def __init__(self, network: Network, samples: int, input_gradient: bool):
+        self.network, self.samples = network, samples
+        blocks, size = blocks_for(samples), network.workers.size
+        bounds = [blocks * rank // size for rank in range(size + 1)]
+        if blocks < size:
+            bounds = [min(rank, blocks) for rank in range(size + 1)]
+        self.parts = [
+            Part(network, start, stop - start, samples) if stop > start else None
+            for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+        ]
+        self.steps = [(name, node.layer) for name, node in network.nodes.items() if node.layer is not None]
+        self._wanted = self._nodes_that_need_gradients(input_gradient)
+        self._consumers = self._find_consumers()
+        self._has_gradients = False
+
+    def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
+        wanted: set[str] = set()
+        for name, node in self.network.nodes.items():
+            has_parameters = node.layer is not None and self.network.layer_arrays(name, self.network.theta)
+            if input_gradient or has_parameters or any(source.name in wanted for source in node.inputs):
+                wanted.add(name)
+        return wanted
+
+    def _find_consumers(self) -> dict[str, list[tuple[str, int]]]:
+        """Return for each node who sends it a gradient: (consumer, position) pairs, outputs as ("", position)."""
+        consumers: dict[str, list[tuple[str, int]]] = {name: [] for name in self.network.nodes}
+        for name, node in self.network.nodes.items():
+            for position, source in enumerate(node.inputs):
+                consumers[source.name].append((name, position))
+        for position, node in enumerate(self.network.outputs):
+            consumers[node.name].append(("", position))
+        return consumers
+
+    @property
+    def active(self) -> list[Part]:
+        """The parts of the workers that have something to do, in the order of their ranks."""
+        return [part for part in self.parts if part is not None]
+
+    def allocate_gradients(self) -> None:
+        """Make the gradient buffers, once, from the outputs to the inputs.
+
+        Where a node has one consumer, the consumer writes straight into the node's gradient.
+        """
+        if self._has_gradients:
+            return
+        network = self.network
+        for rank, part in enumerate(self.active):
+            part.dL_dtheta = network.dL_dtheta if rank == 0 else np.zeros_like(network.theta)
+            part.seeds = {
+                position: np.zeros((part.blocks, *node.shape, LANES), network.dtype)
+                for position, node in enumerate(network.outputs)
+            }
+            for name in reversed(network.nodes):
+                if name in self._wanted:
+                    self._allocate_node(part, name, network.nodes[name])
+        self._has_gradients = True
+
+    def _allocate_node(self, part: Part, name: str, node: Node) -> None:
+        network = self.network
+        incoming = self._incoming(part, name)
+        part.gradients[name] = incoming[0] if len(incoming) == 1 else np.zeros_like(part.values[name])
+        if node.layer is None:
+            return
+        for position, source in enumerate(node.inputs):
+            edge = None
+            if source.name in self._wanted:
+                edge = node.layer.view(part.gradients[name], source.shape)
+                if edge is None:
+                    edge = np.zeros((part.blocks, *source.shape, LANES), network.dtype)
+            part.edges[name, position] = edge
+        share = part.shares[name]
+        share.dL_dz = part.gradients[name]
+        share.dL_dx = tuple(part.edges[name, position] for position in range(len(node.inputs)))
+        share.gradients = network.layer_arrays(name, part.dL_dtheta)
+
+    def _incoming(self, part: Part, name: str) -> list[np.ndarray]:
+        return [part.edges[edge] if edge[0] else part.seeds[edge[1]] for edge in self._consumers[name]]
+
+    def load(self, name: str, x: np.ndarray) -> None:
+        """Copy samples in user layout into an input's value."""
+        for part in self.active:
+            pack(x[part.first_sample : part.first_sample + part.samples], part.values[name])
+
+    def load_seed(self, position: int, dL_dz: np.ndarray) -> None:
+        """Copy an upstream gradient in user layout to an output."""
+        for part in self.active:
+            pack(dL_dz[part.first_sample : part.first_sample + part.samples], part.seeds[position])
+
+    def prepare(self, training: bool, draw: int) -> None:
+        """Tell every layer whether this is training, and which random numbers are its own."""
+        for name, layer in self.steps:
+            key = self.network.draw_key(name, draw) if training and layer.random else 0
+            for part in self.active:
+                part.shares[name].training, part.shares[name].draw = training, key
+
+    def run(self, function) -> None:
+        """Call ``function(part)`` for every worker's part at the same time."""
+        if len(self.active) == 1:
+            function(self.active[0])
+        else:
+            self.network.workers.run(lambda rank: self.parts[rank] is not None and function(self.parts[rank]))
+
+    def forward(self, part: Part, first: int = 0) -> None:
+        """Run the layers in topological order, from the given position of ``steps`` on."""
+        for name, layer in self.steps[first:]:
+            layer.forward(part.shares[name])
+
+    def backward(self, part: Part) -> None:
+        """Run the layers in reversed order, after adding up what the consumers of each node sent back."""
+        for name, layer in reversed(self.steps):
+            if name in self._wanted:
+                self._sum_of_consumers(part, name)
+                layer.backward(part.shares[name])
+        for node in self.network.inputs:
+            if node.name in self._wanted:
+                self._sum_of_consumers(part, node.name)
+
+    def _sum_of_consumers(self, part: Part, name: str) -> None:
+        """dL/dy = Σ over the consumers of y; with a single consumer the gradient is already in its place."""
+        incoming = self._incoming(part, name)
+        if len(incoming) > 1:
+            dL_dy = part.gradients[name].reshape(-1)
+            dL_dy[...] = incoming[0].reshape(-1)
+            for dL_dy_k in incoming[1:]:
+                add_into(dL_dy, dL_dy_k.reshape(-1))  # (add.4)
+
+    def reduce_gradients(self, start: int = 0, stop: int | None = None) -> None:
+        """Add up the workers' gradients of a stretch of the parameters, in the order of their ranks."""
+        total = self.network.dL_dtheta[start:stop]
+        for part in self.active[1:]:
+            add_into(total, part.dL_dtheta[start:stop])
+
+    def value(self, name: str) -> np.ndarray:
+        """Return a node's value in user layout."""
+        return self._in_user_layout([part.values[name] for part in self.active])
+
+    def gradient(self, name: str) -> np.ndarray:
+        """Return the gradient of a node's value in user layout."""
+        return self._in_user_layout([part.gradients[name] for part in self.active])
+
+    def scratch(self, name: str, key: str) -> np.ndarray:
+        """Return one of a layer's scratch arrays that are in lane layout, in user layout."""
+        return self._in_user_layout([part.shares[name].scratch[key] for part in self.active])
+
+    def _in_user_layout(self, parts: list[np.ndarray]) -> np.ndarray:
+        return unpack(np.concatenate(parts) if len(parts) > 1 else parts[0], self.samples)

@@ -1,0 +1,225 @@
+"""Training: a fresh shuffle in every epoch, one step per mini-batch, all of it repeatable and resumable.
+
+Floor 4.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .backend import LANES, compile_seconds
+from .checks import ConfigurationError, require_positive_integers
+from .feed import Feed
+from .losses.loss import Loss
+from .metrics import evaluate, predicted_classes
+from .network import Network
+from .optimizers.optimizer import Optimizer
+
+STATE_NAME = "network"  # under which the optimiser keeps its state, as Optimizer.step does
+
+
+class TrainingStep:
+    """Forward, loss, backward and update of one mini-batch, on all workers in a single dispatch.
+
+    Parameters
+    ----------
+    network : Network
+        One input, one output.
+    loss : Loss
+    optimizer : Optimizer
+    feed : Feed
+    """
+
+    def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, feed: Feed):
+        self.network, self.loss, self.optimizer, self.feed = network, loss, optimizer, feed
+        size, workers = network.theta.size, network.workers.size
+        self._bounds = [size * rank // workers // LANES * LANES for rank in range(workers)] + [size]
+        self._losses = np.zeros(workers)
+        self._correct = np.zeros(workers, dtype=np.int64)
+
+    def __call__(self, chosen: np.ndarray) -> tuple[float, int]:
+        """Train on the chosen samples.
+
+        Parameters
+        ----------
+        chosen : numpy.ndarray of shape (N,), int64
+
+        Returns
+        -------
+        loss_sum : float
+            Sum over the samples of the loss before the step.
+        correct : int
+            Samples whose largest output was that of the true class, before the step; 0 for targets that are no labels.
+        """
+        network = self.network
+        current = network.pass_for(len(chosen), input_gradient=False)
+        current.allocate_gradients()
+        current.prepare(training=True, draw=network.draw)
+        network.draw += 1
+        self.optimizer.begin_step(STATE_NAME, network.theta)
+        lanes = self.feed.choose(chosen)
+        self._losses[:], self._correct[:] = 0, 0
+        network.workers.run(lambda rank: self._work(rank, current, lanes))
+        return float(self._losses.sum()), int(self._correct.sum())
+
+    def _work(self, rank: int, current, lanes: np.ndarray) -> None:
+        network, part = self.network, current.parts[rank]
+        if part is not None:
+            mine = self.feed.load(current, part, lanes)
+            current.forward(part)
+            z, targets = part.values[network.outputs[0].name], self.feed.targets[mine]
+            packed = self.loss.pack_target(targets, part.blocks, network.dtype)
+            self._losses[rank] = self.loss.on_lanes(z, packed, part.samples, current.samples, part.seeds[0])
+            if targets.ndim == 1:
+                predicted = np.empty(packed.shape, dtype=np.int64)
+                predicted_classes(z, predicted)
+                self._correct[rank] = (predicted.reshape(-1)[: part.samples] == targets).sum()
+            current.backward(part)
+        network.workers.barrier()  # everybody's gradients are ready
+        start, stop = self._bounds[rank], self._bounds[rank + 1]
+        current.reduce_gradients(start, stop)
+        self.optimizer.update_stretch(STATE_NAME, network.theta, network.dL_dtheta, start, stop)
+
+
+@dataclass
+class Progress:
+    """How far a training has come; saved in checkpoints, so that a resumed training continues in the same place.
+
+    Attributes
+    ----------
+    epoch, batch : int
+        Epochs finished, and mini-batches done in the current one.
+    loss_sum, correct, seen : float, int, int
+        Sums over the samples of the current epoch.
+    best_accuracy, best_epoch : float, int
+        Of the validation part; -1 and 0 before the first epoch.
+    seconds : float
+        Spent in steps of the current epoch, compiling left out.
+    history : list of dict
+        One entry per finished epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    best_accuracy: float = -1.0
+    best_epoch: int = 0
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)
+
+
+class Training:
+    """A training run: epochs of shuffled mini-batches with a validation after each.
+
+    Parameters
+    ----------
+    network : Network
+    loss : Loss
+    optimizer : Optimizer
+        Its learning rate is the base that the schedule multiplies.
+    train, validation : Feed
+    epochs, batch_size : int
+    schedule : callable
+        From ``handgrad.engine.schedules``.
+    seed : int
+        Of the shuffles.
+    progress : Progress, optional
+        Where to continue.
+
+    Attributes
+    ----------
+    progress : Progress
+    learning_rate : float
+        Of the last step.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        optimizer: Optimizer,
+        train: Feed,
+        validation: Feed,
+        *,
+        epochs: int,
+        batch_size: int,
+        schedule: Callable[[float], float],
+        seed: int = 0,
+        progress: Progress | None = None,
+    ):
+        require_positive_integers("training", epochs=epochs, batch_size=batch_size)
+        if len(train) == 0 or len(validation) == 0:
+            raise ConfigurationError("training", got="an empty part", expected="samples to train and to validate on")
+        self.network, self.loss, self.optimizer = network, loss, optimizer
+        self.train, self.validation = train, validation
+        self.epochs, self.batch_size, self.schedule, self.seed = epochs, batch_size, schedule, seed
+        self.progress = progress or Progress()
+        self.base_learning_rate = self.learning_rate = optimizer.learning_rate
+        self.batches = -(-len(train) // batch_size)
+        self._step = TrainingStep(network, loss, optimizer, train)
+
+    def shuffle(self, epoch: int) -> np.ndarray:
+        """Return the order of the samples in an epoch; it depends on the seed and the epoch alone."""
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
+
+    def run(self) -> Iterator[str]:
+        """Train, and say "step" after every step and "epoch" after every epoch; stop asking to interrupt it.
+
+        Between two words the network, the optimiser and ``progress`` belong together and can be saved.
+
+        Raises
+        ------
+        ConfigurationError
+            When the loss is no longer a finite number.
+        """
+        while self.progress.epoch < self.epochs:
+            order = self.shuffle(self.progress.epoch)
+            while self.progress.batch < self.batches:
+                self._train_on(order)
+                if self.progress.batch < self.batches:
+                    yield "step"
+            self._finish_epoch()
+            yield "epoch"
+
+    def _train_on(self, order: np.ndarray) -> None:
+        at = self.progress
+        done = (at.epoch * self.batches + at.batch) / (self.epochs * self.batches)
+        self.learning_rate = self.base_learning_rate * self.schedule(done)
+        self.optimizer.learning_rate = self.learning_rate
+        chosen = order[at.batch * self.batch_size : (at.batch + 1) * self.batch_size]
+        start, compiling = time.perf_counter(), compile_seconds()[0]
+        loss_sum, correct = self._step(chosen)
+        at.seconds += time.perf_counter() - start - (compile_seconds()[0] - compiling)
+        at.batch, at.seen = at.batch + 1, at.seen + len(chosen)
+        at.loss_sum, at.correct = at.loss_sum + loss_sum, at.correct + correct
+        if not math.isfinite(loss_sum):
+            raise ConfigurationError(
+                f"training diverged: the loss became {loss_sum} in epoch {at.epoch + 1}, mini-batch {at.batch}",
+                remedy=f"lower the learning rate (it was {self.learning_rate:g})",
+            )
+
+    def _finish_epoch(self) -> None:
+        at, result = self.progress, evaluate(self.network, self.validation, self.loss)
+        at.history.append(
+            {
+                "epoch": at.epoch + 1,
+                "train_loss": at.loss_sum / at.seen,
+                "train_accuracy": at.correct / at.seen,
+                "validation_loss": result.loss,
+                "validation_accuracy": result.accuracy,
+                "learning_rate": self.learning_rate,
+                "seconds": at.seconds,
+                "images_per_second": at.seen / max(at.seconds, 1e-9),
+            }
+        )
+        at.epoch += 1
+        if result.accuracy > at.best_accuracy:
+            at.best_accuracy, at.best_epoch = result.accuracy, at.epoch
+        at.batch, at.loss_sum, at.correct, at.seen, at.seconds = 0, 0.0, 0, 0, 0.0

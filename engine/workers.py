@@ -1,0 +1,160 @@
+"""Workers: one thread per core runs the whole training step on its own part of the mini-batch.
+
+Floor 1. Single program, multiple data, with four verbs: ``rank``, ``size``, ``barrier`` and ``all_reduce_sum``. All
+sums over workers are taken in the order of their ranks, so that the same seed with the same number of workers gives
+the same bits. Compiled kernels release Python's lock, so the threads run side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from .backend import atomic_add, atomic_load, kernel
+from .checks import require_positive_integers
+
+SPINS = 20_000  # looks at a counter before a waiting thread gives its core away: about 50 microseconds
+
+
+@kernel
+def _arrive(counter):
+    """Add one and return the number of those who came before."""
+    return atomic_add(counter, 1)
+
+
+@kernel
+def _wait(counter, target, spins):
+    """Look at the counter until it reaches the target; False when it has not within that many looks."""
+    for _ in range(spins):
+        if atomic_load(counter) >= target:
+            return True
+    return False
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class WorkerError(RuntimeError):
+    """Another worker failed, so this one cannot reach its barrier."""
+
+
+class Workers:
+    """A fixed number of threads that run the same function at the same time.
+
+    The calling thread is the worker of rank 0; the others wait in the background and end with the process.
+
+    Parameters
+    ----------
+    size : int, optional
+        How many; by default the number of cores that the process may use.
+
+    Examples
+    --------
+    >>> workers = Workers(2)
+    >>> ranks = []
+    >>> workers.run(ranks.append)
+    >>> sorted(ranks)
+    [0, 1]
+    """
+
+    def __init__(self, size: int | None = None):
+        size = available_cores() if size is None else size
+        require_positive_integers("workers", threads=size)
+        self.size = size
+        self._arrivals = np.zeros(16, dtype=np.int64)  # a cache line of its own
+        self._started, self._finished = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
+        self._runs = 0
+        self._function: Callable[[int], object] | None = None
+        self._failures: list[BaseException] = []
+        self._wake = [threading.Lock() for _ in range(size)]
+        for lock in self._wake:
+            lock.acquire()
+        self._parts: list[np.ndarray | None] = [None] * size
+        self._threads: list[threading.Thread] = []
+
+    def run(self, function: Callable[[int], object]) -> None:
+        """Call ``function(rank)`` on every worker at once and return when all have finished.
+
+        Raises
+        ------
+        BaseException
+            The first exception that any worker raised; the others are stopped at their next barrier.
+        """
+        if self.size == 1:
+            function(0)
+            return
+        if not self._threads:
+            self._start()
+        self._function, self._failures = function, []
+        self._arrivals[0] = 0
+        self._runs += 1
+        for lock in self._wake[1:]:
+            lock.release()
+        _arrive(self._started)
+        self._call(0)
+        self._until(self._finished, self._runs * (self.size - 1), stop_on_failure=False)
+        self._function = None
+        if self._failures:
+            raise next((f for f in self._failures if not isinstance(f, WorkerError)), self._failures[0])
+
+    def barrier(self) -> None:
+        """Wait until every worker has come here; to be called by all of them inside ``run``."""
+        if self.size > 1:
+            before = _arrive(self._arrivals)
+            self._until(self._arrivals, (before // self.size + 1) * self.size, stop_on_failure=True)
+
+    def all_reduce_sum(self, rank: int, array: np.ndarray) -> None:
+        """Replace the workers' arrays, of one shape, by their sum, added in the order of the ranks.
+
+        Parameters
+        ----------
+        rank : int
+            Of the caller.
+        array : numpy.ndarray
+            The caller's part; overwritten by the sum.
+        """
+        if self.size == 1:
+            return
+        self._parts[rank] = array.copy()
+        self.barrier()
+        array[...] = self._parts[0]
+        for part in self._parts[1:]:
+            array += part
+        self.barrier()  # nobody may replace its part before all have read it
+
+    def _start(self) -> None:
+        self._threads = [
+            threading.Thread(target=self._serve, args=(rank,), name=f"handgrad-worker-{rank}", daemon=True)
+            for rank in range(1, self.size)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self, rank: int) -> None:
+        runs = 0
+        while True:
+            runs += 1
+            _wait(self._started, runs, SPINS)  # the next step usually follows at once
+            self._wake[rank].acquire()
+            self._call(rank)
+            _arrive(self._finished)
+
+    def _call(self, rank: int) -> None:
+        try:
+            self._function(rank)
+        except BaseException as failure:  # handed to the caller of run
+            self._failures.append(failure)
+
+    def _until(self, counter: np.ndarray, target: int, *, stop_on_failure: bool) -> None:
+        while not _wait(counter, target, SPINS):
+            if stop_on_failure and self._failures:
+                raise WorkerError("another worker failed")
+            time.sleep(0)
