@@ -46,7 +46,7 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="handgrad", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Neural networks whose every gradient is derived, written by hand and proven equal.
+    r"""Neural networks whose every gradient is derived, written by hand and proven equal.
 
     \b
     Start with:  handgrad train lenet5

@@ -66,6 +66,25 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], right: str = 
     return "\n".join([line(cells[0]), "  ".join("-" * width for width in widths), *map(line, cells[1:])])
 
 
+def equation_lines(text: str, width: int) -> list[str]:
+    """Return an equation as lines of at most ``width`` columns, broken before its relation signs where it must be.
+
+    Parameters
+    ----------
+    text : str
+        Relation signs have blanks around them.
+    width : int
+    """
+    first, *sides = text.split(" = ")
+    lines = [first]
+    for side in sides:
+        if len(lines[-1]) + 3 + len(side) <= width:
+            lines[-1] += f" = {side}"
+        else:
+            lines.append(f"    = {side}")
+    return lines
+
+
 def note(message: str) -> None:
     """Print one line to standard error: something the user should know that is not a result."""
     click.echo(message, err=True)

@@ -41,7 +41,7 @@ TYPE_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float3
 GZIP_MAGIC = b"\x1f\x8b"
 # deflate codes at most 258 bytes in 2 bits, a factor of 1032; a byte of slack for each of header and trailer
 LARGEST_EXPANSION = 1032
-PIECE = 2**20
+PIECE = 2**18
 REMEDY = "replace the file; `handgrad data fetch` and `handgrad data import` write files that they have checked"
 DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
@@ -268,7 +268,10 @@ def _read_header(path: Path, stream: BinaryIO, code: int, dimensions: int) -> tu
     sizes = stream.read(4 * dimensions)
     if len(sizes) < 4 * dimensions:
         raise DataError(
-            f"{path}: the header ends early", got=f"{4 + len(sizes)} bytes", expected=f"{4 + 4 * dimensions}", remedy=REMEDY
+            f"{path}: the header ends early",
+            got=f"{4 + len(sizes)} bytes",
+            expected=f"{4 + 4 * dimensions}",
+            remedy=REMEDY,
         )
     return struct.unpack(f">{dimensions}I", sizes)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from ..engine.checks import DataError
 from .atomic import unwritable, whole_file
 from .download import Progress, fetch
 from .idx import GZIP_MAGIC, unreadable
-from .published import IdxFile, Published, data_cache, find, look_in, recognise, verify
+from .published import IdxFile, Published, data_cache, find, look_in
+from .verifying import recognise, verify
 
 PIECE = 2**20
 
@@ -181,20 +182,40 @@ def _incomplete(
 
 def _copy(published: Published, files: Sequence[tuple[IdxFile, Path, str]], base: Path) -> Installed:
     target, written, outdated = base / published.folders[0], [], []
-    with contextlib.ExitStack() as stack:  # each copy takes its name when all of them are complete
-        for file, path, sha256 in files:
-            forms = (file.name, file.plain_name) if _is_gzip(path) else (file.plain_name, file.name)
-            copy, other_form = target / forms[0], target / forms[1]
-            if _is_same(copy, path) or _is_same(other_form, path):
-                continue
-            try:
-                _copy_checked(path, sha256, stack.enter_context(whole_file(copy)))
-            except OSError as error:
-                raise unwritable(copy, error) from None
-            written.append(copy.name)
-            outdated.append(other_form)
-        _close_all(stack, target)
-    for path in outdated:  # reading would prefer the compressed form, of whatever content
-        with contextlib.suppress(OSError):
+    try:
+        with contextlib.ExitStack() as stack:  # each copy takes its name when all of them are complete
+            for file, path, sha256 in files:
+                copy, other_form = target / file.name, target / file.plain_name
+                if not _is_gzip(path):
+                    copy, other_form = other_form, copy
+                if not any(form.exists() and form.samefile(path) for form in (copy, other_form)):
+                    _copy_checked(path, sha256, stack.enter_context(whole_file(copy)))
+                    written.append(copy.name)
+                    outdated.append(other_form)
+        for path in outdated:  # reading would prefer the compressed form, whatever it holds
             path.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(target, error) from None
     return Installed(published, target, tuple(written))
+
+
+def _is_gzip(path: Path) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(2) == GZIP_MAGIC
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _copy_checked(path: Path, sha256: str, copy: BinaryIO) -> None:
+    digest = hashlib.sha256()
+    with contextlib.ExitStack() as stack:
+        try:
+            stream = stack.enter_context(open(path, "rb"))
+        except OSError as error:
+            raise unreadable(path, error) from None
+        while piece := stream.read(PIECE):
+            digest.update(piece)
+            copy.write(piece)
+    if digest.hexdigest() != sha256:
+        raise DataError(f"{path} changed while it was copied", remedy="try again")

@@ -1,4 +1,4 @@
-"""A data set as it was published: four pinned IDX files, where they may lie, and how they are read and verified.
+"""A data set as it was published: four pinned IDX files, where they may lie, and how they are read.
 
 `mnist.py` and `fashion.py` hold the tables; what they have in common is here. Their file names are the same, so every
 search and every check is also told about the `known` other data sets, lest one is taken for the other.
@@ -6,7 +6,6 @@ search and every check is also told about the `known` other data sets, lest one 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import zlib
@@ -19,11 +18,15 @@ import numpy as np
 from ..engine.checks import DataError
 from ..engine.folders import cache_folder
 from .dataset import Dataset
-from .download import Progress, PinnedFile, fetch
-from .idx import content_sha256, idx_header, read_idx, unreadable
+from .download import PinnedFile, Progress, fetch
+from .idx import idx_header, read_idx
 
 HEAD = 4096
 REMEDY = "run `handgrad data fetch {name}` or `handgrad data import FOLDER`, or set HANDGRAD_DATA"
+
+
+class DataNotFound(DataError):
+    """A data set is neither on this machine nor can it be fetched; a damaged one is a plain `DataError`."""
 
 
 @dataclass(frozen=True)
@@ -115,33 +118,6 @@ class Found:
         return [file.name for file in self.published.files if file.name not in self.paths]
 
 
-@dataclass(frozen=True)
-class FileCheck:
-    """What a file turned out to be.
-
-    Parameters
-    ----------
-    file : IdxFile
-        What it should be.
-    path : pathlib.Path or None
-        Where it lies.
-    state : str
-        ``ok``, ``ok, other compression``, ``missing``, ``differs``, or the name of what it is instead.
-    sha256 : str
-        Of the file as it lies there; empty when it is missing.
-    """
-
-    file: IdxFile
-    path: Path | None
-    state: str
-    sha256: str = ""
-
-    @property
-    def right(self) -> bool:
-        """Whether the content is the published one."""
-        return self.state.startswith("ok")
-
-
 def data_cache() -> Path:
     """Return the folder that downloads go to; it is not created here."""
     return cache_folder() / "data"
@@ -205,9 +181,9 @@ def find(
     Returns
     -------
     found : Found or None
-        The first complete set of files; otherwise what the last folder searched holds of it.
+        The first complete set of files; otherwise the last incomplete one.
     notes : list of str
-        Why the folders before it, and an incomplete one, do not count: one clause each.
+        One clause for each folder that does not hold a complete one.
 
     Raises
     ------
@@ -225,11 +201,12 @@ def find(
         places.append(("cache", data_cache()))
     found, notes = None, []
     for place, base in places:
-        found = look_in(published, known, base, place)
-        if found and not found.missing:
-            return found, notes
-        if found:
-            notes.append(f"{place} {found.folder} without {', '.join(found.missing)}")
+        here = look_in(published, known, base, place)
+        if here and not here.missing:
+            return here, notes
+        if here:
+            found = here
+            notes.append(f"{place} {here.folder} without {', '.join(here.missing)}")
         else:
             state = f"no {published.title} files" if base.is_dir() else "no such folder"
             notes.append(f"{place} {base}: {state}")
@@ -267,13 +244,15 @@ def load_published(
 
     Raises
     ------
+    DataNotFound
+        When files are missing and cannot be fetched.
     DataError
-        When files are missing and cannot be fetched, are damaged, or belong to another data set.
+        When files are damaged or belong to another data set.
     """
     found, notes = find(published, known, folder)
     if found is None or found.missing:
         if folder is not None or not download:
-            raise DataError(
+            raise DataNotFound(
                 f"{published.title} is not there",
                 got="; ".join(notes),
                 expected=", ".join(file.name for file in published.files),
@@ -287,7 +266,7 @@ def load_published(
         except DataError as error:
             before = [note for note in notes if note.startswith("$HANDGRAD_DATA")]
             got = " and ".join([error.got, *before])
-            raise DataError(f"{published.title}: {error.what}", got=got, remedy=error.remedy) from None
+            raise DataNotFound(f"{published.title}: {error.what}", got=got, remedy=error.remedy) from None
         found, _ = find(published, known)
     return read(found, known)
 
@@ -331,100 +310,3 @@ def read(found: Found, known: Sequence[Published]) -> tuple[Dataset, Dataset]:
         Dataset(published.name, images[:, np.newaxis], labels.astype(np.int64), published.classes, source)
         for images, labels in (parts[:2], parts[2:])
     )
-
-
-def verify(found: Found, known: Sequence[Published]) -> list[FileCheck]:
-    """Compare every file of a data set with its pinned SHA-256.
-
-    Parameters
-    ----------
-    found : Found
-        Where the files lie, all or some.
-    known : sequence of Published
-        All data sets: a file that belongs to another one is named.
-
-    Returns
-    -------
-    list of FileCheck
-        One per published file, in their order.
-
-    Raises
-    ------
-    DataError
-        When a file cannot be read.
-    """
-    checks = []
-    for file in found.published.files:
-        path = found.paths.get(file.name)
-        checks.append(identify(path, file, known) if path else FileCheck(file, None, "missing"))
-    return checks
-
-
-def identify(path: Path, file: IdxFile, known: Sequence[Published]) -> FileCheck:
-    """Say whether a file is the one expected, and if not, which other published file it is.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, gzip-compressed or plain.
-    file : IdxFile
-        What it should be.
-    known : sequence of Published
-        All data sets.
-
-    Returns
-    -------
-    FileCheck
-        The verdict.
-
-    Raises
-    ------
-    DataError
-        When the file cannot be read.
-    """
-    sha256, match = recognise(path, known)
-    if match is None:
-        return FileCheck(file, path, "differs", sha256)
-    owner, actual = match
-    if actual.content_sha256 != file.content_sha256:
-        return FileCheck(file, path, f"{actual.name} of {owner.title}", sha256)
-    as_published = sha256 in (file.sha256, file.content_sha256)
-    return FileCheck(file, path, "ok" if as_published else "ok, other compression", sha256)
-
-
-def recognise(path: Path, known: Sequence[Published]) -> tuple[str, tuple[Published, IdxFile] | None]:
-    """Find out from its content which published file a file is.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, gzip-compressed by whatever program, or plain.
-    known : sequence of Published
-        All data sets.
-
-    Returns
-    -------
-    sha256 : str
-        Of the file as it lies there.
-    match : (Published, IdxFile) or None
-        Which one it is.
-
-    Raises
-    ------
-    DataError
-        When the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from None
-    all_files = [(published, file) for published in known for file in published.files]
-    for published, file in all_files:
-        if sha256 == file.sha256:
-            return sha256, (published, file)
-    content = content_sha256(path, max(file.content_bytes for _, file in all_files))
-    for published, file in all_files:
-        if content == file.content_sha256:
-            return sha256, (published, file)
-    return sha256, None

@@ -36,7 +36,7 @@ from .notation import Equation, derivative, zeros
 
 
 def forward(x, W, b):
-    """z = W x + b for one sample.
+    """Z = W x + b for one sample.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .backend import LANES
 from .checks import ConfigurationError
 from .losses.loss import Loss
 from .network import Network
@@ -162,35 +163,43 @@ class GradientCheck:
         Parameters
         ----------
         name : str
-            A parameter, "conv1.W", or an input.
+            A parameter, "conv1.W", or any node, "relu1"; only the layers behind it are computed again.
         place : tuple of int
-            The element; for an input the sample comes first.
+            The element; for a node the sample comes first.
         """
-        inputs = {node.name: array for node, array in zip(self.network.inputs, self.x, strict=True)}
-        array = inputs[name] if name in inputs else self.network.parameters[name]
-        first = 0 if name in inputs else [step for step, _ in self._pass.steps].index(name.rpartition(".")[0])
-        before = array[place]
+        array, cell, first = self._locate(name, place)
+        before = array[cell]
         values, decisions = [], []
         try:
             for value in (before + self.h, before - self.h):
-                array[place] = value
-                if name in inputs:
-                    self._pass.load(name, array)
+                array[cell] = value
                 self._pass.run(lambda part: self._pass.forward(part, first))
                 values.append(self.loss(self._pass.value(self.network.outputs[0].name), self.target)[0])
-                decisions.append(self._decisions())
+                decisions.append(self._decisions(first))
         finally:
-            array[place] = before
-            if name in inputs:
-                self._pass.load(name, array)
+            array[cell] = before
             self._pass.run(lambda part: self._pass.forward(part, first))
         if any((high != low).any() for high, low in zip(*decisions, strict=True)):
             return None
         return (values[0] - values[1]) / (2 * self.h)
 
-    def _decisions(self) -> list[np.ndarray]:
+    def _locate(self, name: str, place: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...], int]:
+        """Return the array that holds an element, where it is in there, and the first layer that reads it."""
+        steps = [step for step, _ in self._pass.steps]
+        if name not in self.network.nodes:
+            return self.network.parameters[name], place, steps.index(name.rpartition(".")[0])
+        n, *rest = place
+        part = self._part_of(n)
+        block, lane = divmod(n - part.first_sample, LANES)
+        first = steps.index(name) + 1 if name in steps else 0
+        return part.values[name], (block, *rest, lane), first
+
+    def _part_of(self, n: int):
+        return next(p for p in self._pass.active if p.first_sample <= n < p.first_sample + p.samples)
+
+    def _decisions(self, first: int) -> list[np.ndarray]:
         found = []
-        for name, layer in self._pass.steps:
+        for name, layer in self._pass.steps[first:]:
             for part in self._pass.active:
                 decisions = layer.decisions(part.shares[name])
                 if decisions is not None:
@@ -244,7 +253,5 @@ class GradientCheck:
             totals[node.name][n] = gradients[node.name]
 
     def _options(self, name: str, layer, n: int) -> dict[str, object]:
-        for part in self._pass.active:
-            if part.first_sample <= n < part.first_sample + part.samples:
-                return layer.literal_options(part.shares[name], n - part.first_sample)
-        raise IndexError(n)
+        part = self._part_of(n)
+        return layer.literal_options(part.shares[name], n - part.first_sample)

@@ -88,23 +88,28 @@ def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) ->
     confusion, total = np.zeros((K, K), dtype=np.int64), 0.0
     for start in range(0, len(feed), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(feed)))
-        current = network.pass_for(len(chosen), input_gradient=False)
-        current.prepare(training=False, draw=0)
-        lanes = feed.choose(chosen)
-        losses, classes = np.zeros(network.workers.size), np.zeros(len(lanes), dtype=np.int64)
-
-        def look(part, current=current, lanes=lanes, losses=losses, classes=classes):
-            mine = feed.load(current, part, lanes)
-            current.forward(part)
-            z = part.values[network.outputs[0].name]
-            targets = loss.pack_target(feed.targets[mine], part.blocks, network.dtype)
-            scratch = np.empty_like(z)
-            losses[current.active.index(part)] = loss.on_lanes(z, targets, part.samples, len(chosen), scratch)
-            predicted = np.empty((part.blocks, z.shape[-1]), dtype=np.int64)
-            predicted_classes(z, predicted)
-            classes[part.first_sample : part.first_sample + predicted.size] = predicted.reshape(-1)
-
-        current.run(look)
-        total += losses.sum()
-        np.add.at(confusion, (feed.targets[chosen], classes[: len(chosen)]), 1)
+        loss_sum, classes = _look(network, feed, loss, chosen)
+        total += loss_sum
+        np.add.at(confusion, (feed.targets[chosen], classes), 1)
     return Evaluation(len(feed), float(total / len(feed)), confusion)
+
+
+def _look(network: Network, feed: Feed, loss: Loss, chosen: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the summed loss and the predicted classes of one mini-batch."""
+    current = network.pass_for(len(chosen), input_gradient=False)
+    current.prepare(training=False, draw=0)
+    lanes = feed.choose(chosen)
+    losses, classes = np.zeros(len(current.active)), np.zeros(len(lanes), dtype=np.int64)
+
+    def work(part):
+        mine = feed.load(current, part, lanes)
+        current.forward(part)
+        z = part.values[network.outputs[0].name]
+        targets = loss.pack_target(feed.targets[mine], part.blocks, network.dtype)
+        losses[current.active.index(part)] = loss.on_lanes(z, targets, part.samples, len(chosen), np.empty_like(z))
+        predicted = np.empty((part.blocks, z.shape[-1]), dtype=np.int64)
+        predicted_classes(z, predicted)
+        classes[part.first_sample : part.first_sample + predicted.size] = predicted.reshape(-1)
+
+    current.run(work)
+    return losses.sum(), classes[: len(chosen)]

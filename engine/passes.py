@@ -5,6 +5,7 @@ Floor 3.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,8 +82,7 @@ class Pass:
         if blocks < size:
             bounds = [min(rank, blocks) for rank in range(size + 1)]
         self.parts = [
-            Part(network, start, stop - start, samples) if stop > start else None
-            for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+            Part(network, start, stop - start, samples) if stop > start else None for start, stop in pairwise(bounds)
         ]
         self.steps = [(name, node.layer) for name, node in network.nodes.items() if node.layer is not None]
         self._wanted = self._nodes_that_need_gradients(input_gradient)

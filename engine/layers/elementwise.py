@@ -11,6 +11,8 @@ from .layer import Layer, Shape
 class Elementwise(Layer):
     """Base of the activation functions; their input is called z and their output a."""
 
+    letter = "a"
+
     def output_shape(self, z_shape: Shape) -> Shape:
         """Return the input's shape."""
         return z_shape

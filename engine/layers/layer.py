@@ -75,6 +75,7 @@ class Layer:
     kind: ClassVar[str]
     derivation: ClassVar[ModuleType]
     inputs: ClassVar[int | None] = 1  # number of nodes the layer is called on; None: any number from two up
+    letter: ClassVar[str] = "z"  # what the equations call the output
     random: ClassVar[bool] = False  # whether the layer draws random numbers in training
 
     def __init__(self, name: str | None = None):

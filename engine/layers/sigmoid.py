@@ -12,7 +12,7 @@ from .layer import Share
 
 @scalar
 def sigmoid(z, one):
-    """1 / (1 + exp(-z)) for a one of the type of z, with the exponential of a negative number alone, so that it cannot overflow."""
+    """1 / (1 + exp(-z)), by the exponential of a negative number, which cannot overflow; one has the type of z."""
     e = math.exp(-abs(z))
     return (one if z >= 0 else e) / (one + e)
 

@@ -58,6 +58,7 @@ class Softmax(Layer):
 
     kind = "softmax"
     derivation = derivation
+    letter = "p"
 
     def output_shape(self, z_shape: Shape) -> Shape:
         """Return (K,)."""

@@ -70,7 +70,7 @@ class Loss:
         raise NotImplementedError
 
     def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
-        """Fill dL/dz for the first ``samples`` lanes, of a mini-batch of N, with zeros behind; return their summed loss.
+        """Fill dL/dz for the first ``samples`` lanes, zeros behind them, and return the sum of their losses.
 
         Parameters
         ----------

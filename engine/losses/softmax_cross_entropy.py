@@ -14,7 +14,7 @@ from .loss import Loss, pack_labels
 
 @kernel
 def softmax_cross_entropy(z, label, samples, N, dL_dz):
-    """Return the sum over the samples of log Σ_k exp(z[k] - m) + m - z[label], m the largest z; fill dL/dz = (p - t) / N.
+    """Return Σ over the samples of log Σ_k exp(z[k] - m) + m - z[label], m the largest z; fill dL/dz = (p - t) / N.
 
     z and dL_dz (blocks, K, LANES), label (blocks, LANES).
     """
@@ -46,8 +46,8 @@ class SoftmaxCrossEntropy(Loss):
 
     Notes
     -----
-    Output (N, K); target: N integer labels from 0 to K - 1, or one-hot rows (N, K). The loss is computed from the logits
-    with the largest one subtracted, so it neither overflows nor takes the logarithm of 0.
+    Output (N, K); target: N integer labels from 0 to K - 1, or one-hot rows (N, K). The loss is computed from the
+    logits with the largest one subtracted, so it neither overflows nor takes the logarithm of 0.
 
     Examples
     --------

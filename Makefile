@@ -1,0 +1,28 @@
+# Two commands: `make train` trains LeNet-5 on MNIST, `make test` runs the tests. Both make .venv first, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: train test lint clean
+
+train: $(READY)
+	$(BIN)/handgrad train lenet5
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+$(READY): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v < (3, 14); \
+	  sys.exit(None if ok else "handgrad needs Python 3.11 to 3.13, not %d.%d: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[sample,dev]"
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,66 @@
+"""``handgrad warmup``: compile all kernels now, so that nothing compiles later."""
+
+from __future__ import annotations
+
+import time
+
+import click
+import numpy as np
+
+from .console import json_option, print_json
+
+
+@click.command(short_help="Compile all kernels now.")
+@click.option("--dtype", type=click.Choice(["float32", "float64", "both"]), default="float32", show_default=True)
+@json_option
+def command(dtype: str, as_json: bool):
+    """Compile the kernels of every layer, loss and optimiser, and keep them in the cache folder."""
+    from ..engine.backend import cache_directory, compile_seconds
+
+    started = time.perf_counter()
+    for one in ("float32", "float64") if dtype == "both" else (dtype,):
+        compile_everything(one)
+    _, kernels = compile_seconds()
+    total = time.perf_counter() - started
+    if as_json:
+        print_json({"kernels": kernels, "seconds": total, "cache": str(cache_directory())})
+    else:
+        click.echo(f"{kernels} kernels ready after {total:.1f} s, in {cache_directory()}")
+
+
+def compile_everything(dtype: str) -> None:
+    """Run one training step, an evaluation and a prediction through every layer, loss and optimiser.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float64"}
+    """
+    from ..engine import SGD, Adam, MeanSquaredError, Momentum, SoftmaxCrossEntropy
+    from ..engine.feed import Feed
+    from ..engine.metrics import evaluate
+    from ..engine.models.build import build
+    from ..engine.training import TrainingStep
+
+    text = (
+        "conv 2@3x3 same > relu > maxpool 2 > conv 2@2x2 > sigmoid > avgpool 2 > tanh > linear > dropout 0.5"
+        " > flatten > dense 16 > dense 3 > dense 2"
+    )
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 255, (4, 1, 14, 14)).astype(np.uint8), np.array([0, 1, 0, 1])
+    one = np.ones(1)
+    for optimizer, loss in (
+        (SGD(), SoftmaxCrossEntropy()),
+        (Momentum(), SoftmaxCrossEntropy()),
+        (Adam(), MeanSquaredError()),
+    ):
+        network = build(text, (1, 14, 14), 2, dtype=dtype, threads=1)
+        targets = labels if isinstance(loss, SoftmaxCrossEntropy) else rng.normal(size=(4, 2))
+        TrainingStep(network, loss, optimizer, Feed(pixels, targets, one, 0 * one))(np.arange(4))
+    evaluate(network, Feed(pixels, labels, one, 0 * one), SoftmaxCrossEntropy())
+    probabilities = build("dense 3 > softmax", (4,), dtype=dtype, threads=1)
+    TrainingStep(
+        probabilities,
+        MeanSquaredError(),
+        SGD(),
+        Feed(rng.normal(size=(4, 4)).astype(np.float32), rng.normal(size=(4, 3)), one, 0 * one),
+    )(np.arange(4))
