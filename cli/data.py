@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -33,19 +34,26 @@ def data_dir_option(help: str) -> Callable[[Callable], Callable]:
 SEARCHED = data_dir_option("Search this data folder instead of $HANDGRAD_DATA and the cache.")
 
 
-def download_progress() -> Progress | None:
-    """Return a callable that shows a download on one line of standard error; None when that is no terminal."""
+@contextlib.contextmanager
+def download_progress() -> Iterator[Progress | None]:
+    """Yield a callable that shows a download on one line of standard error; None when that is no terminal."""
     if not sys.stderr.isatty():
-        return None
-    shown = [""]
+        yield None
+        return
+    shown = ""
 
     def show(name: str, done: int, total: int) -> None:
+        nonlocal shown
         line = f"{name}  {100 * done // total:3d} % of {total / 1e6:.1f} MB"
-        if line != shown[0]:
-            shown[0] = line
+        if line != shown:
             click.echo(f"\r{line}", nl=done == total, err=True)
+            shown = "" if done == total else line
 
-    return show
+    try:
+        yield show
+    finally:
+        if shown:  # broken off: what follows, an error perhaps, starts on a line of its own
+            click.echo(err=True)
 
 
 @command.command("list")
@@ -136,7 +144,8 @@ def _mnist5k_row() -> dict:
 @json_option
 def fetch(name: str, data_dir: Path | None, as_json: bool) -> None:
     """Download what is missing of a data set, and check every byte."""
-    done = ensure(_by_name(name), PUBLISHED, data_dir, download_progress())
+    with download_progress() as progress:
+        done = ensure(_by_name(name), PUBLISHED, data_dir, progress)
     if as_json:
         print_json({"name": name, "folder": str(done.folder), "written": done.written})
     else:

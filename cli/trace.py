@@ -75,9 +75,8 @@ def command(
         print_json(_as_json(trace, shown, largest, asked, chosen, p, folder, config))
         return
     numbers = ", ".join(map(str, chosen))
-    click.echo(
-        f"{folder}, {checkpoint} checkpoint: {config.model}; {part} sample {numbers} of {data_name or config.data}"
-    )
+    click.echo(f"{folder}, {checkpoint} checkpoint: {part} sample {numbers} of {data_name or config.data}")
+    click.echo(f"model: {config.model}")
     for node in shown:
         click.echo()
         _print_node(node, largest)
@@ -131,13 +130,11 @@ def describe(element) -> str:
 
 
 def _print_node(node, largest) -> None:
-    settings = ", ".join(f"{name} {value}" for name, value in node.settings.items())
     reads = f" of {', '.join(node.inputs)}" if node.inputs else ""
     shape = " x ".join(map(str, node.value.shape[1:]))
-    click.echo(
-        click.style(f"== {node.name}: {node.kind}{reads} -> {shape}", bold=True)
-        + (f"   ({settings})" if settings else "")
-    )
+    click.echo(click.style(f"== {node.name}: {node.kind}{reads} -> {shape}", bold=True))
+    if node.settings:
+        click.echo("  " + ", ".join(f"{name} {_setting(value)}" for name, value in node.settings.items()))
     for tag, text in node.forward:
         _print_equation(tag, text)
     letter = node.letter
@@ -160,6 +157,10 @@ def _print_node(node, largest) -> None:
         click.echo(_indent(numbers))
     for name in (node.name, *node.parameters):
         click.echo("  " + describe(largest[name]))
+
+
+def _setting(value: object) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _print_equation(tag: str, text: str) -> None:

@@ -264,7 +264,7 @@ class Session:
             "epochs": at.history,
             "best_epoch": at.best_epoch,
             "seconds": seconds,
-            "compile_seconds": compile_seconds()[0],
+            "compile_seconds": compile_seconds(),
         }
 
     def report_interruption(self, number: int, as_json: bool, seconds: float) -> int:

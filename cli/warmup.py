@@ -15,12 +15,12 @@ from .console import json_option, print_json
 @json_option
 def command(dtype: str, as_json: bool):
     """Compile the kernels of every layer, loss and optimiser, and keep them in the cache folder."""
-    from ..engine.backend import cache_directory, compile_seconds
+    from ..engine.backend import cache_directory, kernels_ready
 
     started = time.perf_counter()
     for one in ("float32", "float64") if dtype == "both" else (dtype,):
         compile_everything(one)
-    _, kernels = compile_seconds()
+    kernels = kernels_ready()
     total = time.perf_counter() - started
     if as_json:
         print_json({"kernels": kernels, "seconds": total, "cache": str(cache_directory())})

@@ -193,7 +193,7 @@ def _copy(published: Published, files: Sequence[tuple[IdxFile, Path, str]], base
                     written.append(copy.name)
                     outdated.append(other_form)
         for path in outdated:  # reading would prefer the compressed form, whatever it holds
-            path.unlink(missing_ok=True)
+            pass
     except OSError as error:
         raise unwritable(target, error) from None
     return Installed(published, target, tuple(written))

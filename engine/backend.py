@@ -12,17 +12,15 @@ import os
 import pickle
 import platform
 import tempfile
-import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
 import llvmlite.binding
-import numba
 from llvmlite import ir
 from numba import carray, njit, types
 from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
-from numba.core import cgutils
+from numba.core import cgutils, event
 from numba.core.caching import FunctionCache
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic, overload
@@ -40,6 +38,7 @@ __all__ = [
     "cpu_features",
     "index",
     "kernel",
+    "kernels_ready",
     "registers",
     "scalar",
     "versions",
@@ -66,12 +65,19 @@ def cpu_features() -> set[str]:
 # of 8, Arm 32 of 4: a tile that does not fit is written to memory in every step and runs at 40 % of the speed.
 TILE = 8 if "avx512f" in cpu_features() else 4
 
-_compile_clock = {"seconds": 0.0, "kernels": 0}
+_clock = event.TimingListener()
+event.register("numba:compile", _clock)
+_kernels_asked_for: set[str] = set()
 
 
-def compile_seconds() -> tuple[float, int]:
-    """Return the seconds that this process has spent compiling or loading kernels, and how many those were."""
-    return _compile_clock["seconds"], _compile_clock["kernels"]
+def compile_seconds() -> float:
+    """Return the seconds that this process has spent compiling; loading from the cache is not compiling."""
+    return _clock.duration if _clock.done else 0.0
+
+
+def kernels_ready() -> int:
+    """Return how many kernels, each with its types, this process has compiled or loaded."""
+    return len(_kernels_asked_for)
 
 
 def versions() -> dict[str, str]:
@@ -109,6 +115,7 @@ class KernelCache(FunctionCache):
     def load_overload(self, sig, target_context):
         """Return the compiled kernel from the cache, or None when it is missing, damaged or unreadable."""
         target_context.refresh()
+        _kernels_asked_for.add(f"{self._py_func.__module__}.{self._py_func.__qualname__}{sig}")
         try:
             stored = self._path(sig, target_context.codegen()).read_bytes()
             if hashlib.sha256(stored[32:]).digest() != stored[:32]:
@@ -136,21 +143,6 @@ class KernelCache(FunctionCache):
                     os.unlink(temporary)
 
 
-def _keep_time(dispatcher):
-    """Let the progress display know how long compiling took, without a word inside the kernels."""
-    compile_it = dispatcher.compile
-
-    def compile_and_count(signature):
-        start = time.perf_counter()
-        try:
-            return compile_it(signature)
-        finally:
-            _compile_clock["seconds"] += time.perf_counter() - start
-            _compile_clock["kernels"] += 1
-
-    dispatcher.compile = compile_and_count
-
-
 def kernel(function):
     """Compile a kernel: fills outputs that are passed in, returns nothing or a number, releases the lock.
 
@@ -167,6 +159,8 @@ def kernel(function):
     dispatcher = njit(nogil=True, fastmath=FAST_MATH, error_model="numpy")(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
+
+
 
 
 def scalar(function):
@@ -255,6 +249,3 @@ def atomic_load(typing_context, array):
         return builder.load_atomic(data, "seq_cst", 8)
 
     return types.int64(array), generate
-
-
-NUMBA_VERSION = numba.__version__

@@ -194,9 +194,9 @@ class Training:
         self.learning_rate = self.base_learning_rate * self.schedule(done)
         self.optimizer.learning_rate = self.learning_rate
         chosen = order[at.batch * self.batch_size : (at.batch + 1) * self.batch_size]
-        start, compiling = time.perf_counter(), compile_seconds()[0]
+        start, compiling = time.perf_counter(), compile_seconds()
         loss_sum, correct = self._step(chosen)
-        at.seconds += time.perf_counter() - start - (compile_seconds()[0] - compiling)
+        at.seconds += time.perf_counter() - start - (compile_seconds() - compiling)
         at.batch, at.seen = at.batch + 1, at.seen + len(chosen)
         at.loss_sum, at.correct = at.loss_sum + loss_sum, at.correct + correct
         if not math.isfinite(loss_sum):

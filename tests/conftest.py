@@ -183,3 +183,9 @@ def symbolic():
                 assert sympy.simplify(sympy.diff(loss, argument[place]) - gradient[place]) == 0, place
 
     return compare
+
+
+@pytest.fixture
+def rng():
+    """Return a random number generator that is the same for every test."""
+    return np.random.default_rng(0)

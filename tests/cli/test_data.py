@@ -192,7 +192,8 @@ def test_wrong_usage(call):
 
 
 def test_progress_is_for_terminals(monkeypatch, capsys):
-    assert data.download_progress() is None
+    with data.download_progress() as show:
+        assert show is None
 
     class Terminal(io.StringIO):
         def isatty(self):
@@ -200,9 +201,13 @@ def test_progress_is_for_terminals(monkeypatch, capsys):
 
     terminal = Terminal()
     monkeypatch.setattr(data.sys, "stderr", terminal)
-    show = data.download_progress()
-    for done in (0, 0, 500_000, 1_000_000):
-        show("file.gz", done, 1_000_000)
+    with data.download_progress() as show:
+        for done in (0, 0, 500_000, 1_000_000):
+            show("file.gz", done, 1_000_000)
     assert terminal.getvalue().count("\r") == 3  # drawn when it changes
     assert terminal.getvalue().endswith("\rfile.gz  100 % of 1.0 MB\n")
+    with pytest.raises(KeyboardInterrupt), data.download_progress() as show:
+        show("file.gz", 500_000, 1_000_000)
+        raise KeyboardInterrupt
+    assert terminal.getvalue().endswith("\rfile.gz   50 % of 1.0 MB\n")
     assert capsys.readouterr().out == ""

@@ -81,7 +81,7 @@ def test_splits_depend_on_the_seed_alone():
 
 @pytest.mark.parametrize("size", [-1, 40, 41, 2.0, True, None])
 def test_impossible_sizes(size):
-    with pytest.raises(ConfigurationError, match="validation part of 'test': got .* expected 0 to 39 samples"):
+    with pytest.raises(ConfigurationError, match=r"validation part of 'test': got .* expected 0 to 39 samples"):
         split_validation(of_labels(np.arange(40) % 4), size, 0)
 
 
