@@ -46,7 +46,8 @@ def command(
         )
         return
     click.echo(
-        f"{folder}: accuracy {result.accuracy:.2%} on {result.samples:,} {part} images of {name}, loss {result.loss:.4f}"
+        f"{folder}: accuracy {result.accuracy:.2%} on {result.samples:,} {part} images of {name}, "
+        f"loss {result.loss:.4f}"
     )
     click.echo("\nconfusion matrix: rows are the true classes, columns what the network said\n")
     names = config.class_names

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ..engine.network import Network
 
 SUFFIXES = (".png", ".svg", ".pdf")
-HEIGHT, GAP = 0.56, 0.36  # of a box, and between two levels, in inches
-LANE, BETWEEN = 0.3, 0.3  # width of a column without boxes, and between two columns, in inches
+HEIGHT, GAP = 0.56, 0.38  # of a box, and between two levels, in inches
+LANE, BETWEEN = 0.14, 0.3  # width of a column without boxes and beside it; between two columns of boxes, in inches
 MARGIN, PAD, PORT = 0.3, 0.16, 0.3  # around everything; inside a box; between two arrows at one box, in inches
 TEXT, FAINT, LINE = "#20242c", "#68707d", "#8a919e"
 COLORS = {
@@ -47,16 +47,17 @@ class Layout:
     ----------
     level, column : dict of str to int
         Of every node.
-    via : dict of (str, str, int) to int
-        Column in which the edge from a node to an input of another one (by position) runs down.
-    taken : set of (int, int)
+    via : dict of (str, str, int) to float
+        Column in which the edge from a node to an input of another one (by position) runs down; those that are no
+        whole numbers lie between two columns of boxes.
+    taken : set of (float, int)
         (column, level) pairs where something stands or passes.
     """
 
     level: dict[str, int] = field(default_factory=dict)
     column: dict[str, int] = field(default_factory=dict)
-    via: dict[tuple[str, str, int], int] = field(default_factory=dict)
-    taken: set[tuple[int, int]] = field(default_factory=set)
+    via: dict[tuple[str, str, int], float] = field(default_factory=dict)
+    taken: set[tuple[float, int]] = field(default_factory=set)
 
     def reserve(self, levels: range, candidates) -> int:
         """Return the first of the candidate columns that is free at all these levels, and take it."""
@@ -123,8 +124,8 @@ def arrange(network: Network) -> Layout:
         for position, source in enumerate(node.inputs):
             if (source.name, name, position) not in layout.via:
                 passed = range(layout.level[source.name] + 1, layout.level[name])
-                beside = [layout.column[source.name], layout.column[name]] if not passed else []
-                column = layout.reserve(passed, itertools.chain(beside, _outwards()))
+                lanes = (layout.column[name] + k / 100 for k in itertools.count(1))
+                column = layout.reserve(passed, lanes) if passed else layout.column[source.name]
                 layout.via[source.name, name, position] = column
     return layout
 
@@ -179,14 +180,15 @@ def figure(network: Network, title: str = ""):
     wide = max(_box_width(lines) for lines in texts.values())
     occupied = set(layout.column.values())
     used = sorted(occupied | set(layout.via.values()))
-    center, right = {}, 0.0
-    for column in used:
+    center, right = {}, 0.0  # of each column; where the last one ends
+    for before, column in zip([None, *used], used, strict=False):
         width = wide if column in occupied else LANE
+        right += 0.0 if before is None else BETWEEN if {before, column} <= occupied else LANE
         center[column] = right + width / 2
-        right += width + BETWEEN
+        right += width
     levels = max(layout.level.values()) + 1
-    heading = _heading(network, title, right - BETWEEN)
-    width = right - BETWEEN + 2 * MARGIN
+    heading = _heading(network, title, right)
+    width = right + 2 * MARGIN
     height = levels * (HEIGHT + GAP) - GAP + 2 * MARGIN + 0.26 * len(heading)
     made = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(made)
@@ -259,17 +261,16 @@ def _heading(network: Network, title: str, width: float) -> list[tuple[str, dict
 
 def _draw_box(axes, left: float, top: float, width: float, color: str, lines) -> None:
     from matplotlib.colors import to_rgb
-    from matplotlib.patches import FancyBboxPatch
+    from matplotlib.patches import FancyBboxPatch, Rectangle
 
     fill = tuple(0.9 + 0.1 * part for part in to_rgb(color))
-    shape = {"boxstyle": "round,pad=0,rounding_size=0.07", "mutation_aspect": 1}
-    box = FancyBboxPatch((left, top), width, HEIGHT, facecolor=fill, edgecolor=color, linewidth=1, zorder=3, **shape)
-    bar = FancyBboxPatch((left, top), 0.16, HEIGHT, facecolor=color, edgecolor="none", zorder=4, **shape)
-    cover = FancyBboxPatch(
-        (left + 0.07, top), 0.1, HEIGHT, boxstyle="square,pad=0", facecolor=fill, edgecolor="none", zorder=4
-    )
-    for patch in (box, bar, cover):
+    corners = {"boxstyle": "round,pad=0,rounding_size=0.07"}
+    inside = FancyBboxPatch((left, top), width, HEIGHT, facecolor=fill, edgecolor="none", zorder=3, **corners)
+    border = FancyBboxPatch((left, top), width, HEIGHT, facecolor="none", edgecolor=color, zorder=4, **corners)
+    bar = Rectangle((left, top), 0.08, HEIGHT, facecolor=color, edgecolor="none", zorder=3)
+    for patch in (inside, bar, border):
         axes.add_patch(patch)
+    bar.set_clip_path(inside)
     for (left_text, right_text), (left_style, right_style), y in zip(lines, STYLES, (0.32, 0.71), strict=True):
         common = {"va": "center_baseline", "zorder": 5}
         axes.text(left + PAD, top + y * HEIGHT, left_text, ha="left", **common, **left_style)
@@ -283,10 +284,14 @@ def _draw_edge(axes, layout: Layout, center: dict[int, float], top: dict[str, fl
     source, target, _ = edge
     lane = center[layout.via[edge]]
     x0, x1 = (center[layout.column[name]] for name in (source, target))
-    x0 += PORT * _side(lane, x0) * _rank(layout, edge, 0)
-    x1 += PORT * _side(lane, x1) * _rank(layout, edge, 1)
+    if x0 == lane == x1:  # where a layer reads one node twice, two arrows side by side
+        lane += PORT * sum(e[:2] == edge[:2] and e[2] < edge[2] for e in layout.via)
+        x0 = x1 = lane
+    rank = _rank(layout, edge)
+    x0, x1 = x0 + PORT * _side(lane, x0), x1 + PORT * _side(lane, x1) * rank
     y0, y1 = top[source] + HEIGHT, top[target]
-    points = [(x0, y0), (x0, y0 + GAP / 2), (lane, y0 + GAP / 2), (lane, y1 - GAP / 2), (x1, y1 - GAP / 2), (x1, y1)]
+    across = y0 + GAP / 2, y1 - GAP * max(0.5 - 0.1 * (rank - 1), 0.25)  # those from further away pass below
+    points = [(x0, y0), (x0, across[0]), (lane, across[0]), (lane, across[1]), (x1, across[1]), (x1, y1)]
     arrow = FancyArrowPatch(
         path=_rounded(points, 0.1), arrowstyle="-|>,head_length=4,head_width=2.2", color=LINE, linewidth=1.3, zorder=2
     )
@@ -297,23 +302,25 @@ def _side(lane: float, x: float) -> int:
     return (lane > x) - (lane < x)
 
 
-def _rank(layout: Layout, edge, end: int) -> int:
-    """Return the place of an edge, from 1, among those that leave or reach the same box on the same side."""
-    node = layout.column[edge[end]]
-    side = _side(layout.via[edge], node)
-    same = [e for e in layout.via if e[end] == edge[end] and _side(layout.via[e], node) == side]
-    return 1 + sorted(same, key=lambda e: (abs(layout.via[e] - node), e)).index(edge)
+def _rank(layout: Layout, edge) -> int:
+    """Return the place of an edge, from 1 for the nearest, among those that reach the same box from the same side."""
+    column = layout.column[edge[1]]
+    side = _side(layout.via[edge], column)
+    same = [e for e in layout.via if e[1] == edge[1] and _side(layout.via[e], column) == side]
+    return 1 + sorted(same, key=lambda e: (abs(layout.via[e] - column), e)).index(edge)
 
 
 def _rounded(points: list[tuple[float, float]], radius: float):
     """Return a line through the points with rounded corners, without those that change nothing."""
     from matplotlib.path import Path as Line
 
-    kept = [points[0]]
-    for before, point, after in zip(points, points[1:], [*points[2:], None], strict=False):
-        on_the_way = after is not None and (before[0] == point[0] == after[0] or before[1] == point[1] == after[1])
-        if point != kept[-1] and not on_the_way:
+    rounded = [(round(x, 6), round(y, 6)) for x, y in points]
+    distinct = [point for point, before in zip(rounded, [None, *rounded], strict=False) if point != before]
+    kept = distinct[:1]
+    for before, point, after in zip(distinct, distinct[1:], distinct[2:], strict=False):
+        if not (before[0] == point[0] == after[0] or before[1] == point[1] == after[1]):
             kept.append(point)
+    kept.append(distinct[-1])
     vertices, codes = [kept[0]], [Line.MOVETO]
     for before, corner, after in zip(kept, kept[1:], kept[2:], strict=False):
         near = [_towards(corner, other, radius) for other in (before, after)]

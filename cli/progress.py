@@ -7,7 +7,7 @@ import time
 
 import click
 
-from ..engine.backend import cache_directory
+from ..engine.backend import kernels_cached
 from ..engine.training import Training
 
 WIDTH = 24  # characters of the bar
@@ -29,7 +29,7 @@ class TrainingProgress:
         self.live = not quiet and sys.stderr.isatty()
         self._drawn = 0.0
         self._length = 0
-        if not quiet and not any(cache_directory().glob("*.bin")):
+        if not quiet and not kernels_cached():
             click.echo("compiling kernels, once: this takes about 10 seconds, the next start none", err=True)
 
     def step(self) -> None:

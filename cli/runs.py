@@ -147,7 +147,8 @@ def read_config(folder: Path) -> Config:
         values.pop("handgrad", None)
         return Config(**values)
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{path} is missing or damaged ({error})", remedy="train again") from error
+        reason = str(error).partition(": '")[0]
+        raise DataError(f"{path} is missing or damaged ({reason})", remedy="train again") from error
 
 
 def read_metrics(folder: Path) -> list[dict]:
@@ -246,7 +247,8 @@ def load_data(config: Config, data_name: str | None = None, data_dir: str | None
         return load(data_name, folder=data_dir, seed=config.seed)
     if data_dir is None and Path(config.source).is_dir():
         data_dir = config.source
-    return load(config.data, folder=data_dir, seed=config.seed, validation=config.validation)
+    validation = None if config.data.startswith("toy:") else config.validation  # toy sets have nothing to cut
+    return load(config.data, folder=data_dir, seed=config.seed, validation=validation)
 
 
 def require_fit(config: Config, dataset) -> None:

@@ -102,15 +102,15 @@ def _open(model: str, data_name: str | None, input_shape: str | None, classes: i
     from ..engine.models.build import IMAGE, MODELS, build
 
     shape = IMAGE if input_shape is None else parse_shape(input_shape)
-    is_run = (Path(model) / "config.json").exists() or model == "last"
-    if is_run or (model not in MODELS and Path(model).is_dir()):
+    dtype, is_run = "float32", (Path(model) / "config.json").exists() or model == "last"
+    if model and (is_run or (model not in MODELS and Path(model).is_dir())):
         if data_name or input_shape or classes:
             raise ConfigurationError(
                 f"the run '{model}' knows its data", got="--data, --input-shape or --classes", expected="none of them"
             )
         config = runs.read_config(runs.find(model.rstrip(os.sep)))
         try:
-            model, shape, classes = config.model, tuple(config.input_shape), config.classes
+            model, shape, classes, dtype = str(config.model), tuple(config.input_shape), config.classes, config.dtype
         except TypeError as error:
             raise DataError(f"{model}/config.json is damaged ({error})", remedy="train again") from error
     elif data_name:
@@ -118,7 +118,7 @@ def _open(model: str, data_name: str | None, input_shape: str | None, classes: i
             raise ConfigurationError("--data", got="--input-shape or --classes as well", expected="one or the other")
         shape, classes = _data_shape(data_name)
     try:
-        return model, build(model, shape, classes, threads=1)
+        return model, build(model, shape, classes, dtype=dtype, threads=1)
     except HandgradError:
         raise
     except (MemoryError, ValueError) as error:  # NumPy cannot allocate the parameters
@@ -248,7 +248,10 @@ def render(network: Network, table_rows: list[Row], batch_size: int) -> str:
     header = ["name", "layer", "output", "parameters", "forward", "backward", "KiB"]
     lines = table(header, cells, "lllrrrr").splitlines()
     lines.insert(-1, lines[1])
-    shapes = ", ".join(f"{' x '.join(map(str, node.shape))} = {node.size:,} numbers" for node in network.inputs)
+    shapes = ", ".join(
+        f"{' x '.join(map(str, node.shape))}{f' = {node.size:,}' if len(node.shape) > 1 else ''} numbers"
+        for node in network.inputs
+    )
     size = total["parameters"] * network.dtype.itemsize / 1024
     lines += [
         "",

@@ -61,11 +61,22 @@ def command(model: str | None, resume: str | None, target_accuracy: float | None
             raise ConfigurationError(
                 "train", got="no MODEL", expected="a name or a text", remedy="try: handgrad train lenet5"
             )
+        _compile_in_two_processes(model, asked)
         session = _new(model, asked, quiet)
     signal_number = session.train(quiet, as_json)
     if signal_number is not None:
         return session.report_interruption(signal_number, as_json, time.perf_counter() - started)
     return session.report(target_accuracy, as_json, time.perf_counter() - started)
+
+
+def _compile_in_two_processes(model: str, asked: dict) -> None:
+    """When no kernel is compiled yet, let a second process begin at the other end while this one reads the data."""
+    from ..engine.backend import kernels_cached
+    from ..engine.workers import available_cores
+    from .warmup import compile_behind
+
+    if not kernels_cached() and available_cores() > 1:
+        compile_behind(model, asked["optimizer"] or "adam", asked["dtype"] or "float32")
 
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
@@ -130,22 +141,21 @@ def _limited(train, limit: int | None, seed: int):
 
 def _load_data(asked: dict, quiet: bool):
     """Return (name, splits); without a named data set, the small sample stands in for an MNIST that cannot be had."""
-    from ..datasets import load
+    from ..datasets import DataNotFound, load
+    from .data import download_progress
 
-    options = {"seed": asked["seed"] or 0}
-    if asked["validation"]:
-        options["validation"] = asked["validation"]
-    if asked["data_name"]:
-        return asked["data_name"], load(asked["data_name"], folder=asked["data_dir"], **options)
-    try:
-        return "mnist", load("mnist", folder=asked["data_dir"], **options)
-    except DataError as missing:
-        if asked["data_dir"]:
-            raise
+    seed, validation, folder = asked["seed"] or 0, asked["validation"], asked["data_dir"]
+    name = asked["data_name"] or "mnist"
+    with download_progress() as progress:
         try:
-            splits = load("mnist-5k", **options)
-        except DataError:
-            raise missing from None
+            return name, load(name, folder=folder, seed=seed, validation=validation, progress=progress)
+        except DataNotFound as missing:
+            if asked["data_name"] or folder:
+                raise
+            try:
+                splits = load("mnist-5k", seed=seed, validation=validation)
+            except DataError:
+                raise missing from None
     if not quiet:
         note("MNIST is not on this machine and cannot be downloaded: training on mnist-5k, 5,000 of its images")
     return "mnist-5k", splits

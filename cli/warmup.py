@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from contextlib import suppress
 
 import click
 import numpy as np
@@ -12,9 +15,14 @@ from .console import json_option, print_json
 
 @click.command(short_help="Compile all kernels now.")
 @click.option("--dtype", type=click.Choice(["float32", "float64", "both"]), default="float32", show_default=True)
+@click.option("--behind", metavar="MODEL", hidden=True, help="Compile what a training step of MODEL needs, last first.")
+@click.option("--optimizer", default="adam", hidden=True)
 @json_option
-def command(dtype: str, as_json: bool):
+def command(dtype: str, behind: str | None, optimizer: str, as_json: bool):
     """Compile the kernels of every layer, loss and optimiser, and keep them in the cache folder."""
+    if behind:
+        compile_backward(behind, optimizer, dtype)
+        return
     from ..engine.backend import cache_directory, kernels_ready
 
     started = time.perf_counter()
@@ -26,6 +34,53 @@ def command(dtype: str, as_json: bool):
         print_json({"kernels": kernels, "seconds": total, "cache": str(cache_directory())})
     else:
         click.echo(f"{kernels} kernels ready after {total:.1f} s, in {cache_directory()}")
+
+
+def compile_behind(model: str, optimizer: str, dtype: str) -> None:
+    """Start a second process that compiles a training step from its end, while this one compiles from its start.
+
+    Numba compiles one kernel at a time in a process; two processes share the cache, and meet in the middle.
+
+    Parameters
+    ----------
+    model, optimizer, dtype : str
+        As the training's own.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "handgrad",
+        "warmup",
+        "--behind",
+        model,
+        "--optimizer",
+        optimizer,
+        "--dtype",
+        dtype,
+    ]
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with suppress(OSError):  # then this process compiles everything
+        subprocess.Popen(command, start_new_session=True, **quiet)
+
+
+def compile_backward(model: str, optimizer: str, dtype: str) -> None:
+    """Run the update and the backward pass of each layer, in the order in which a training needs them last.
+
+    Parameters
+    ----------
+    model, optimizer, dtype : str
+        As in ``compile_behind``.
+    """
+    from ..engine.models.build import build
+    from .train import make_optimizer
+
+    network = build(model, dtype=dtype, threads=1)
+    update = make_optimizer(optimizer, {})
+    update.step(network)
+    current = network.pass_for(1)
+    current.allocate_gradients()
+    for name, layer in current.steps:
+        layer.backward(current.active[0].shares[name])
 
 
 def compile_everything(dtype: str) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..engine.checks import DataError
-from .atomic import unwritable, whole_file
+from ..engine.atomic import unwritable, whole_file
 
 TIMEOUT = 5.0
 """Seconds that a mirror may be silent."""

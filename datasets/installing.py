@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..engine.checks import DataError
-from .atomic import unwritable, whole_file
+from ..engine.atomic import unwritable, whole_file
 from .download import Progress, fetch
 from .idx import GZIP_MAGIC, unreadable
 from .published import IdxFile, Published, data_cache, find, look_in
@@ -193,7 +193,7 @@ def _copy(published: Published, files: Sequence[tuple[IdxFile, Path, str]], base
                     written.append(copy.name)
                     outdated.append(other_form)
         for path in outdated:  # reading would prefer the compressed form, whatever it holds
-            pass
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(target, error) from None
     return Installed(published, target, tuple(written))

@@ -12,7 +12,7 @@ import contextlib
 import numpy as np
 
 from ..engine.checks import DataError
-from .atomic import whole_file
+from ..engine.atomic import whole_file
 from .dataset import Dataset, split_validation
 from .published import data_cache
 

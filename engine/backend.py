@@ -38,6 +38,7 @@ __all__ = [
     "cpu_features",
     "index",
     "kernel",
+    "kernels_cached",
     "kernels_ready",
     "registers",
     "scalar",
@@ -102,6 +103,11 @@ def cache_directory() -> Path:
 _CACHE_DIRECTORY = cache_directory()
 
 
+def kernels_cached() -> bool:
+    """Return whether the cache folder holds any kernel of these sources and versions."""
+    return any(_CACHE_DIRECTORY.glob("*.bin"))
+
+
 class KernelCache(FunctionCache):
     """One file per kernel and signature, named by a hash of both, so that processes cannot mix them up.
 
@@ -159,8 +165,6 @@ def kernel(function):
     dispatcher = njit(nogil=True, fastmath=FAST_MATH, error_model="numpy")(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
-
-
 
 
 def scalar(function):

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
+from .atomic import whole_file
 from .checks import DataError, HandgradError
 from .network import Network
 from .optimizers.optimizer import Optimizer
@@ -32,21 +30,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     DataError
         When the folder cannot be written to, or the disk is full.
     """
-    temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
+        with whole_file(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
     except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}", remedy="choose another --out") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
+        raise DataError(f"cannot write {path}: {error.strerror or error}", remedy="choose another place") from error
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -94,7 +82,7 @@ def load(path: Path, network: Network, optimizer: Optimizer | None = None) -> Pr
         When the file is missing, damaged, or belongs to another network or optimiser.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         rest = json.loads(str(arrays.pop("progress")))
         draw, steps = rest.pop("draw"), rest.pop("optimizer_steps")

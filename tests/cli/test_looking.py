@@ -163,7 +163,9 @@ def test_a_damaged_checkpoint_is_one_clear_line(here, capsys, tmp_path):
 
 
 def test_gradcheck_reports_every_parameter_and_the_input(capsys):
-    model = "conv 3@3x3 same > tanh > avgpool 2 > conv 2@3x3 stride 2 > relu > maxpool 2 > dropout 0.3 > dense 3"
+    model = (
+        "conv 3@3x3 same > tanh > avgpool 2 > conv 2@3x2 stride 1x2 pad 1 > relu > maxpool 2 > dropout 0.3 > dense 3"
+    )
     code, result = as_json(
         capsys, "gradcheck", model, "--input-shape", "2x10x9", "--classes", "3", "--samples", "3", "--elements", "all"
     )

@@ -1,4 +1,4 @@
-"""The code of every derivation keeps its contract: tags that match the equations, and literal functions that are plain loops."""
+"""The code of every derivation keeps its contract: tags match equations, and literal functions are plain loops."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def calls(tree):
 
 
 def tagged_lines(text):
-    """(number of the line, tag) for every tag in a comment; a comment with tags must stand behind code and hold only them."""
+    """(number of the line, tag) for every tag in a comment, which must stand behind code and hold nothing else."""
     lines = []
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT and TAGS.search(token.string):

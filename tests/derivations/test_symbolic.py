@@ -47,9 +47,16 @@ def fractions(rng, *shape):
     return array
 
 
+def is_zero(expression):
+    """Prove that an expression is 0: as a quotient of polynomials in its symbols and in their exponentials, or by force."""
+    expression = sympy.expand(expression)  # exp(a - b) becomes exp(a) exp(-b)
+    exponentials = {sympy.exp(s): sympy.Symbol(f"exp_{s}", positive=True) for s in expression.free_symbols}
+    numerator = sympy.expand(sympy.numer(sympy.together(expression.subs(exponentials))))
+    return numerator == 0 or sympy.simplify(expression) == 0
+
+
 def assert_equal(found, expected, what):
-    difference = sympy.expand(found - expected)
-    assert difference == 0 or sympy.simplify(difference) == 0, f"{what}: {found}, expected {expected}"
+    assert is_zero(found - expected), f"{what}: {found}, expected {expected}"
 
 
 def assert_gradient(L, variable, gradient, what):
@@ -79,14 +86,13 @@ def symbols_of_both_signs():
     return np.where(SIGNS > 0, positive, negative)
 
 
-def symbols_with_a_known_maximum(letter, N, K):
-    """z = base + the number of the symbol, so that SymPy can compare any two and nothing else is fixed."""
-    bases = symbols(letter, N, 1)
-    gaps = symbols(letter + "_gap", N, K, positive=True)
-    z = np.empty((N, K), dtype=object)
-    for n, k in np.ndindex(N, K):
-        z[n, k] = bases[n, 0] + (gaps[n, : k + 1].sum() if n % 2 == 0 else -gaps[n, : k + 1].sum())
-    return z
+def test_the_proof_rejects_what_is_wrong():
+    x, y = sympy.symbols("x y", real=True)
+    assert is_zero(sympy.exp(x - y) * sympy.exp(y) - sympy.exp(x))
+    assert not is_zero(sympy.exp(x - y) - sympy.exp(y - x))
+    z = symbols("z", 2)
+    with pytest.raises(AssertionError, match="dL_dz"):
+        assert_gradient((2 * z).sum(), z, linear.backward(symbols("u", 2), z)[0], "dL_dz")
 
 
 def test_dense():
@@ -152,7 +158,7 @@ def test_softmax_and_its_full_jacobian():
         p, one_hot = softmax.forward(z), np.eye(3, dtype=int)[i].astype(object)
         (row,) = softmax.backward(one_hot, z)  # of the Jacobian: dL/dp is 1 for p[i], 0 for the others
         for k in range(3):
-            assert_equal(row[k], p[i] * ((i == k) - p[k]), f"dp[{i}]/dz[{k}]")
+            assert_equal(row[k], p[i] * (int(i == k) - p[k]), f"dp[{i}]/dz[{k}]")
 
 
 def test_softmax_cross_entropy():
@@ -185,7 +191,7 @@ def test_the_gradient_of_the_loss_is_that_of_softmax_and_logarithm_one_after_the
 
 
 def quotients(module, x, dL_dz, options):
-    """Exact difference quotients of L; the layer is linear as long as no winner changes, so they are its derivatives."""
+    """Exact difference quotients of L, equal to its derivatives: the layer is linear as long as no winner changes."""
 
     def L(x):
         return (dL_dz * module.forward(x, **options)).sum()
@@ -281,7 +287,7 @@ def test_momentum():
 
 
 def test_adam():
-    """On symbols: with a constant gradient every step has the length α g / (g + ε), so the bias is corrected exactly."""
+    """On symbols: a constant gradient makes every step α g / (g + ε) long, so the bias is corrected exactly."""
     alpha, beta1, beta2, eps = sympy.symbols("alpha beta1 beta2 eps", positive=True)
     start, g = symbols("theta", 1), symbols("g", 1, positive=True)
     theta, m, v = start, np.zeros(1, dtype=object), np.zeros(1, dtype=object)

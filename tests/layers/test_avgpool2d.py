@@ -136,7 +136,9 @@ def test_errors_name_the_layer_and_the_numbers():
         AvgPool2D(2, stride="two", name="a1")
     with pytest.raises(ShapeError, match="^AvgPool2D 'a1': got an input of 3 x 4, expected an image"):
         AvgPool2D(2, name="a1")(Input((3, 4)))
-    with pytest.raises(ShapeError, match=r"^AvgPool2D 'a1': got an image of 4 x 4 .* expected at least 5 x 5 .*; use a smaller"):
+    with pytest.raises(
+        ShapeError, match=r"^AvgPool2D 'a1': got an image of 4 x 4 .* expected at least 5 x 5 .*; use a smaller"
+    ):
         AvgPool2D(5, name="a1")(Input((3, 4, 4)))
     with pytest.raises(ConfigurationError, match=r"^AvgPool2D 'a1': padding: got \(0, 0, 3, 0\), expected less than"):
         AvgPool2D(3, padding=(0, 0, 3, 0), name="a1")(Input((3, 5, 5)))

@@ -22,9 +22,7 @@ def configurations(draw):
     """Options of a layer, and the shape of a mini-batch it fits."""
     groups = draw(st.integers(1, 3))
     filters, channels = groups * draw(st.integers(1, 10)), groups * draw(st.integers(1, 10))
-    padding = draw(
-        st.sampled_from(["same", "valid"]) | st.integers(0, 3) | st.tuples(*[st.integers(0, 2)] * 4) | PAIR
-    )
+    padding = draw(st.sampled_from(["same", "valid"]) | st.integers(0, 3) | st.tuples(*[st.integers(0, 2)] * 4) | PAIR)
     options = {
         "filters": filters,
         "kernel_size": draw(PAIR),
@@ -185,7 +183,10 @@ def test_groups_are_separate_convolutions(at_point, close, rng):
     for g in range(2):
         parameters = {name: array[2 * g : 2 * g + 2] for name, array in point.parameters.items()}
         part = at_point(
-            lambda: Conv2D(2, 3), x[:, 3 * g : 3 * g + 3], parameters=parameters, dL_dz=point.dL_dz[:, 2 * g : 2 * g + 2]
+            lambda: Conv2D(2, 3),
+            x[:, 3 * g : 3 * g + 3],
+            parameters=parameters,
+            dL_dz=point.dL_dz[:, 2 * g : 2 * g + 2],
         )
         close(part.z, point.z[:, 2 * g : 2 * g + 2], 1e-12)
         close(part.dL_dx[0], point.dL_dx[0][:, 3 * g : 3 * g + 3], 1e-12)
@@ -279,7 +280,7 @@ def test_shapes_and_start():
         ({"stride": 0}, "Conv2D 'c1': stride: got 0"),
         ({"stride": (1, 1.0)}, "Conv2D 'c1': stride: got (1, 1.0)"),
         ({"dilation": -1}, "Conv2D 'c1': dilation: got -1"),
-        ({"padding": -1}, "Conv2D 'c1': padding: got -1, expected \"valid\", \"same\""),
+        ({"padding": -1}, 'Conv2D \'c1\': padding: got -1, expected "valid", "same"'),
         ({"padding": "some"}, "Conv2D 'c1': padding: got 'some'"),
         ({"padding": (1, 2, 3)}, "Conv2D 'c1': padding: got (1, 2, 3)"),
         ({"padding": (1, 2, 3, -4)}, "Conv2D 'c1': padding: got (1, 2, 3, -4)"),

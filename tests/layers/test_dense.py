@@ -128,5 +128,7 @@ def test_number_of_features_is_checked(features):
 
 
 def test_an_image_must_be_flattened_first():
-    with pytest.raises(ShapeError, match=r"Dense 'fc1': got an input of 16 x 5 x 5, expected a flat one; put a Flatten"):
+    with pytest.raises(
+        ShapeError, match=r"Dense 'fc1': got an input of 16 x 5 x 5, expected a flat one; put a Flatten"
+    ):
         Dense(120, name="fc1")(Input((16, 5, 5)))

@@ -125,7 +125,9 @@ def test_nan_wins_its_windows_and_stays_in_its_sample(at_point, rng):
     np.testing.assert_array_equal(point.dL_dx[0][others], clean.dL_dx[0][others])
 
 
-@pytest.mark.parametrize("places", [[(0, 0)], [(1, 1)], [(0, 1), (1, 0)], [(0, 0), (1, 1)], [(0, 0), (0, 1), (1, 0), (1, 1)]])
+@pytest.mark.parametrize(
+    "places", [[(0, 0)], [(1, 1)], [(0, 1), (1, 0)], [(0, 0), (1, 1)], [(0, 0), (0, 1), (1, 0), (1, 1)]]
+)
 def test_kernel_and_literal_code_send_the_gradient_to_the_same_nan(at_point, places):
     x = np.arange(4.0).reshape(1, 1, 2, 2)
     for a, b in places:
@@ -186,7 +188,9 @@ def test_shapes_are_checked_when_the_graph_is_built():
         MaxPool2D(2, name="p1")(Input((400,)))
     with pytest.raises(ShapeError, match=r"^MaxPool2D 'p1': got an image of 1 x 5 with .*, expected at least 2 x 2"):
         MaxPool2D(2, name="p1")(Input((3, 1, 5)))
-    with pytest.raises(ConfigurationError, match=r"^MaxPool2D 'p1': padding: got \(2, 2, 2, 2\), expected less than .* 2 x 2"):
+    with pytest.raises(
+        ConfigurationError, match=r"^MaxPool2D 'p1': padding: got \(2, 2, 2, 2\), expected less than .* 2 x 2"
+    ):
         MaxPool2D(2, padding=2, name="p1")(Input((3, 5, 5)))
 
 

@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all: written under a temporary name, flushed to disk, then renamed."""
+"""Files that are there whole or not at all: written under a temporary name, flushed to disk, then renamed.
+
+Floor 0.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ..engine.checks import DataError
+from .checks import DataError
 
 
 @contextlib.contextmanager
