@@ -10,7 +10,6 @@ import re
 import shutil
 import sys
 import textwrap
-import unicodedata
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +19,7 @@ from .. import derivations
 from ..derivations.notation import LETTERS
 from ..engine.checks import ConfigurationError
 from .console import json_option, print_json
+from .plain import in_ascii
 
 ROOT = Path(__file__).parents[1]  # the package: derivations/ and engine/ lie below it
 WIDTH = 100  # columns at most
@@ -187,12 +187,13 @@ def letters_of(texts: list[str]) -> list[tuple[str, str]]:
     for text in texts:
         text = re.sub(r"[_^](?:\([^)]*\)|[^\W_]+)", "", text)
         for word in re.finditer(r"[A-Za-zΑ-ω]+", text):
-            before = text[: word.start()]
-            inside = before.count("[") > before.count("]")
-            array = text[word.end() : word.end() + 1] == "[" or before.endswith("∂")
+            start, end = word.span()
+            inside = text.count("[", 0, start) > text.count("]", 0, start)
+            array = text[end : end + 1] == "[" or text[:start].endswith("∂")
             roles.setdefault(word[0], set()).add("array" if array else "index" if inside else "plain")
-        if re.search(r"[=<>]", "".join(re.findall(r"\[[^\]]*\]?", text))):
-            roles["[A]"] = {"plain"}
+        for sign in re.finditer(r"[=<>]", text):
+            if text.count("[", 0, sign.start()) > text.count("]", 0, sign.start()):
+                roles["[A]"] = {"plain"}
     meant = set()
     for letter, seen in roles.items():
         entries = [k for k, (head, _) in enumerate(LETTERS) if letter in re.split(r"[,;] ", head)]
@@ -316,36 +317,6 @@ def _code(source: str, width: int) -> list[str]:
         if mark:
             rows += textwrap.wrap(f"{hanging}# {comment}", **(options | {"subsequent_indent": hanging + "# "}))
     return rows
-
-
-PAIRS = "∂ d Σ sum √ sqrt ∞ infinity · * × x ± +- − - – - — - ← <- → -> ≤ <= ≥ >= ≠ != ≈ ~ ∈ in ᵀ ^T ‘ ' ’ ' “ \" ” \""
-SUBSTITUTES = dict(zip(PAIRS.split()[::2], PAIRS.split()[1::2], strict=True)) | {"\u0302": "_hat", "\u0304": "_bar"}
-
-
-def in_ascii(value):
-    """Return text, or a list or dictionary of texts, in plain ASCII: Σ as sum, ∂ as d, θ as theta, x² as x^2."""
-    if isinstance(value, dict):
-        return {key: in_ascii(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [in_ascii(item) for item in value]
-    if not isinstance(value, str) or value.isascii():
-        return value
-    text = re.sub(r"[⁰¹²³⁴-⁹⁺⁻ⁱⁿ]+", lambda found: "^" + unicodedata.normalize("NFKC", found[0]), value)
-    text = re.sub(r"√(\w+)", r"sqrt(\1)", text)
-    text = re.sub(r"(?<=[^\W\d_∂d])(?=[α-ω])|(?<=[α-ω])(?=[A-Za-zα-ω])", " ", text)  # αg is alpha g, but dθ is dtheta
-    return "".join(_letter_in_ascii(letter) for letter in text)
-
-
-def _letter_in_ascii(letter: str) -> str:
-    if letter.isascii():
-        return letter
-    if letter in SUBSTITUTES:
-        return SUBSTITUTES[letter]
-    name = unicodedata.name(letter, "?")
-    if name.startswith("GREEK"):
-        word = name.split(" WITH ")[0].split()[-1]
-        return word.capitalize() if "CAPITAL" in name else word.lower()
-    return unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() or "?"
 
 
 def _heading(text: str) -> str:

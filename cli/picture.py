@@ -6,6 +6,7 @@ boxes, gets a column beside it in which nothing else stands at that height.
 
 from __future__ import annotations
 
+import bisect
 import io
 import itertools
 from dataclasses import dataclass, field
@@ -254,8 +255,9 @@ def _heading(network: Network, title: str, width: float) -> list[tuple[str, dict
     """Return the title, cut where it is wider than the picture, and the number of parameters."""
     bold, small = {"fontsize": 12, "fontweight": "bold", "color": TEXT}, {"fontsize": 9, "color": FAINT}
     shown = title
-    while shown and _text_width(shown, bold) > width:
-        shown = shown.removesuffix("…")[:-1].rstrip() + "…"
+    if _text_width(title, bold) > width:
+        fitting = bisect.bisect(range(len(title)), width, key=lambda n: _text_width(title[:n] + "…", bold)) - 1
+        shown = title[: max(fitting, 0)].rstrip() + "…"
     return [*([(shown, bold)] if shown else []), (f"{network.parameter_count:,} parameters", small)]
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..engine.layers.layer import Layer
     from ..engine.network import Network
 
-MEANING = "multiply-adds (a product and its addition: 2 floating-point operations) per sample."
+MEANING = "multiply-adds per sample, each a product and an addition, so 2 operations."
 
 
 @dataclass(frozen=True)

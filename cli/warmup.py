@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 
@@ -60,7 +61,8 @@ def compile_behind(model: str, optimizer: str, dtype: str) -> None:
     ]
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with suppress(OSError):  # then this process compiles everything
-        subprocess.Popen(command, start_new_session=True, **quiet)
+        process = subprocess.Popen(command, start_new_session=True, **quiet)
+        threading.Thread(target=process.wait, daemon=True).start()
 
 
 def compile_backward(model: str, optimizer: str, dtype: str) -> None:

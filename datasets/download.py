@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..engine.checks import DataError
 from ..engine.atomic import unwritable, whole_file
+from ..engine.checks import DataError
 
 TIMEOUT = 5.0
 """Seconds that a mirror may be silent."""

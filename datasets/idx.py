@@ -30,8 +30,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..engine.checks import ConfigurationError, DataError
 from ..engine.atomic import unwritable, whole_file
+from ..engine.checks import ConfigurationError, DataError
 
 MAXIMUM_BYTES = 2**30
 """The most data bytes that `read_idx` accepts, 1 GiB; the largest known IDX file, EMNIST's, has 547 MB."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ..engine.checks import DataError
 from ..engine.atomic import unwritable, whole_file
+from ..engine.checks import DataError
 from .download import Progress, fetch
 from .idx import GZIP_MAGIC, unreadable
 from .published import IdxFile, Published, data_cache, find, look_in

@@ -11,8 +11,8 @@ import contextlib
 
 import numpy as np
 
-from ..engine.checks import DataError
 from ..engine.atomic import whole_file
+from ..engine.checks import DataError
 from .dataset import Dataset, split_validation
 from .published import data_cache
 

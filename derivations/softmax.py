@@ -21,8 +21,8 @@ Worked example
 [0.4566, 0.3383, 0.2052]
 >>> [round(p, 2) for p in forward(z)]
 [0.46, 0.34, 0.21]
->>> forward(np.array([1000, 1000], dtype=object)).tolist()
-[0.5, 0.5]
+>>> forward(np.array([0, 1000, 1000], dtype=object)).tolist()
+[0.0, 0.5, 0.5]
 
 If the loss asks for more of the first probability, the first z must grow and the others must shrink:
 

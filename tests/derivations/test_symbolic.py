@@ -48,7 +48,7 @@ def fractions(rng, *shape):
 
 
 def is_zero(expression):
-    """Prove that an expression is 0: as a quotient of polynomials in its symbols and in their exponentials, or by force."""
+    """Prove that an expression is 0: as a quotient of polynomials in symbols and their exponentials, or by force."""
     expression = sympy.expand(expression)  # exp(a - b) becomes exp(a) exp(-b)
     exponentials = {sympy.exp(s): sympy.Symbol(f"exp_{s}", positive=True) for s in expression.free_symbols}
     numerator = sympy.expand(sympy.numer(sympy.together(expression.subs(exponentials))))
@@ -162,14 +162,9 @@ def test_softmax_and_its_full_jacobian():
 
 
 def test_softmax_cross_entropy():
-    z = np.array(
-        [
-            [sympy.Symbol("z00", positive=True), *symbols("z0", 2, negative=True)],
-            [*symbols("z1", 2, negative=True), sympy.Symbol("z12", positive=True)],
-        ],
-        dtype=object,
-    )
-    for labels in ([0, 0], [2, 2]):  # the largest number belongs to the true class in one sample and not in the other
+    z = symbols("z", 2, 3, negative=True)
+    z[0, 0], z[1, 1] = symbols("m", 2, positive=True)  # the largest of each sample, as SymPy knows
+    for labels in ([0, 0], [2, 1]):  # it belongs to the true class of one sample and not of the other
         dL_dz = softmax_cross_entropy.backward(z, labels)
         assert_gradient(softmax_cross_entropy.forward(z, labels), z, dL_dz, "dL_dz")
         for n in range(2):
@@ -249,8 +244,9 @@ def test_nan_is_neither_rectified_nor_beaten():
     nan = float("nan")
     a = relu.forward(np.array([nan, -1, 1], dtype=object))
     assert a[0] != a[0] and a[1:].tolist() == [0, 1]
-    z = maxpool2d.forward(np.array([[[nan, 1], [2, 3]]], dtype=object), 2)
-    assert z[0, 0, 0] != z[0, 0, 0]
+    for x in ([nan, 1, 2, 3], [3, nan, 1, 2], [1, 2, 3, nan]):
+        z = maxpool2d.forward(np.array(x, dtype=object).reshape(1, 2, 2), 2)
+        assert z[0, 0, 0] != z[0, 0, 0]
 
 
 def test_relu_takes_slope_0_at_the_kink():

@@ -1,0 +1,176 @@
+"""Workers: everybody runs, everybody meets, sums have one order, and a failure never hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from handgrad.engine.checks import ConfigurationError
+from handgrad.engine.workers import WorkerError, Workers, available_cores
+
+every_size = pytest.mark.parametrize("size", [1, 2, 3, 4])
+
+
+@pytest.fixture(autouse=True)
+def limited():
+    """Dump the stacks and stop where a test hangs: a barrier that is never reached would wait for ever."""
+    import faulthandler
+
+    faulthandler.dump_traceback_later(60, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@every_size
+def test_every_rank_runs_once_and_in_its_own_thread(size):
+    workers, ranks, threads = Workers(size), [], set()
+
+    def note(rank):
+        ranks.append(rank)
+        threads.add(threading.get_ident())
+        workers.barrier()  # so that no thread is done before the last has begun
+
+    for run in range(1, 4):
+        workers.run(note)
+        assert sorted(ranks) == sorted([*range(size)] * run)
+    assert len(threads) == size and threading.get_ident() in threads
+
+
+@every_size
+def test_rank_0_is_the_calling_thread(size):
+    owner = {}
+    Workers(size).run(lambda rank: owner.setdefault(rank, threading.get_ident()))
+    assert owner[0] == threading.get_ident()
+
+
+@every_size
+def test_nobody_passes_a_barrier_before_all_have_come(size):
+    workers, come = Workers(size), np.zeros(50, dtype=int)
+    lock, seen = threading.Lock(), []
+
+    def meet(rank):
+        for turn in range(50):
+            if (turn + rank) % 7 == 0:
+                time.sleep(0.0005)
+            with lock:
+                come[turn] += 1
+            workers.barrier()
+            seen.append(come[turn])
+
+    workers.run(meet)
+    assert seen == [size] * (50 * size)
+
+
+@every_size
+def test_run_returns_when_all_have_finished(size):
+    done = []
+
+    def work(rank):
+        time.sleep(0.01 * rank)
+        done.append(rank)
+
+    workers = Workers(size)
+    for run in (1, 2):
+        workers.run(work)
+        assert len(done) == run * size
+
+
+@every_size
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_all_reduce_sum_adds_in_the_order_of_the_ranks(size, dtype):
+    parts = np.random.default_rng(0).normal(size=(size, 100)).astype(dtype)
+    expected = parts[0].copy()
+    for part in parts[1:]:
+        expected += part
+    workers = Workers(size)
+    for _ in range(5):
+        arrays = parts.copy()
+        workers.run(lambda rank, arrays=arrays: workers.all_reduce_sum(rank, arrays[rank]))
+        for array in arrays:
+            np.testing.assert_array_equal(array, expected)  # to the last bit
+
+
+@every_size
+def test_all_reduce_sum_several_times_in_one_run(size):
+    workers, totals = Workers(size), np.zeros((size, 20))
+
+    def work(rank):
+        for turn in range(20):
+            array = np.array([float(rank + turn)])
+            workers.all_reduce_sum(rank, array)
+            totals[rank, turn] = array[0]
+
+    workers.run(work)
+    np.testing.assert_array_equal(totals, [[size * (size - 1) / 2 + size * turn for turn in range(20)]] * size)
+
+
+@every_size
+def test_a_failure_is_raised_by_run_and_stops_the_others(size):
+    workers = Workers(size)
+    for bad in range(size):
+        passed = []
+
+        def fail(rank, bad=bad, passed=passed):
+            if rank == bad:
+                raise ValueError(f"worker {rank} is tired")
+            workers.barrier()
+            passed.append(rank)
+
+        with pytest.raises(ValueError, match=f"^worker {bad} is tired$"):
+            workers.run(fail)
+        assert passed == []
+
+
+@every_size
+def test_workers_can_be_used_after_a_failure(size):
+    workers = Workers(size)
+    with pytest.raises(ZeroDivisionError):
+        workers.run(lambda rank: 1 // 0)
+    for _ in range(3):
+        total = np.ones((size, 1))
+        workers.run(lambda rank, total=total: workers.all_reduce_sum(rank, total[rank]))
+        assert (total == size).all()
+
+
+@every_size
+def test_even_an_exit_is_handed_over(size):
+    def leave(rank):
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit):
+        Workers(size).run(leave)
+
+
+def test_the_first_cause_is_raised_and_not_its_consequence():
+    workers = Workers(3)
+
+    def fail(rank):
+        if rank == 2:
+            time.sleep(0.02)
+            raise KeyError("cause")
+        workers.barrier()
+
+    with pytest.raises(KeyError, match="cause"):
+        workers.run(fail)
+    assert issubclass(WorkerError, RuntimeError)
+
+
+def test_no_thread_starts_before_it_is_needed():
+    before = threading.active_count()
+    Workers(4)
+    Workers(1).run(lambda rank: None)
+    assert threading.active_count() == before
+
+
+def test_default_size_is_the_number_of_cores():
+    assert Workers().size == available_cores() >= 1
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, True, "2"])
+def test_size_is_checked(size):
+    with pytest.raises(ConfigurationError) as caught:
+        Workers(size)
+    assert str(caught.value) == f"workers: threads: got {size!r}, expected an integer of at least 1"
