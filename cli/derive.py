@@ -38,7 +38,7 @@ LAST = ("Sources", "References")
 
 @click.command(short_help="Print the derivation of a layer, a loss or an optimiser.")
 @click.argument("layer", required=False)
-@click.option("--ascii", "ascii_only", is_flag=True, help="Write Σ as sum, ∂ as d, θ as theta, ...")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Plain letters: sum, d and theta for the signs.")
 @json_option
 def command(layer: str | None, ascii_only: bool, as_json: bool):
     """Print the derivation of LAYER: every numbered equation, its reason, and where the code computes it.

@@ -255,7 +255,7 @@ def render(network: Network, table_rows: list[Row], batch_size: int) -> str:
     size = total["parameters"] * network.dtype.itemsize / 1024
     lines += [
         "",
-        f"Input: {shapes}. Parameters: {size:,.0f} KiB in {network.dtype}, and their gradients as much again.",
+        f"Input: {shapes}. Parameters: {size:,.0f} KiB ({network.dtype}), their gradients the same.",
         f"Forward, backward: {MEANING}",
         f"KiB: buffers of values and gradients for a mini-batch of {batch_size:,}.",
     ]

@@ -35,7 +35,7 @@ def lenet5(image: Node, classes: int = 10) -> Node:
     x = MaxPool2D(2)(ReLU()(Conv2D(16, 5)(x)))
     x = ReLU()(Dense(120)(Flatten()(x)))
     x = ReLU()(Dense(84)(x))
-    return Dense(classes)(x)
+    return Dense(classes, initializer=xavier)(x)  # no ReLU follows that would halve the signal
 
 
 def lenet5_1998(image: Node, classes: int = 10) -> Node:

