@@ -121,6 +121,8 @@ def find(run: str) -> Path:
         return Path(run)
     known = sorted((path.parent for path in RUNS.glob("*/config.json")), key=lambda path: path.stat().st_mtime)
     matching = known if run == "last" else [path for path in known if path.name.startswith(run)]
+    if not matching and Path(run).name != run:
+        raise DataError(f"{run} is no run folder: it has no config.json", remedy="name one, or last for the newest")
     if not matching:
         remedy = "train one first: handgrad train lenet5" if not known else f"there are {_names(known)}"
         what = "there is no run yet" if run == "last" else f"there is no run '{run}'"
@@ -130,7 +132,7 @@ def find(run: str) -> Path:
 
 def _names(folders: list[Path]) -> str:
     names = [folder.name for folder in folders]
-    return ", ".join(names if len(names) <= 5 else [f"{len(names) - 5} older ones", *names[-5:]])
+    return ", ".join(names if len(names) <= 3 else [f"{len(names) - 3} older ones", *names[-3:]])
 
 
 def read_config(folder: Path) -> Config:

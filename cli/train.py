@@ -20,7 +20,7 @@ from .options import data_options, device_option, resolve_device, threads_option
 
 OPTIMIZERS = ("adam", "momentum", "sgd")
 SCHEDULES = ("cosine", "linear", "constant")
-LEARNING_RATES = {"adam": 0.002, "momentum": 0.01, "sgd": 0.05}
+LEARNING_RATES = {"adam": 0.003, "momentum": 0.01, "sgd": 0.05}
 EPOCHS, BATCH_SIZE = 3, 64
 
 

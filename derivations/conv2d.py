@@ -37,7 +37,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from .notation import Equation, derivative, four_sides, output_size, pair, positions, windows, zeros
+from .notation import Equation, derivative, four_sides, output_size, pair, positions, windows, windows_over, zeros
 
 
 def output_shape(x_shape, W_shape, stride=1, padding=0, dilation=1):
@@ -101,18 +101,10 @@ def backward(dL_dz, x, W, b, stride=1, padding=0, dilation=1, groups=1):
                     for j, column in windows(q, B, fw, sw, left, dw):
                         dL_dW[o, c, i, j] += dL_dz[o, h, q] * x[first + c, row, column]  # (conv2d.4)
         for c, row, column in positions(C // groups, H, B):
-            for i, h in outputs(row, P, fh, sh, top, dh):  # h = (row + p - d i) / s, where it is one
-                for j, q in outputs(column, Q, fw, sw, left, dw):
+            for i, h in windows_over(row, P, fh, sh, top, dh):  # h = (row + p - d i) / s, where it is one
+                for j, q in windows_over(column, Q, fw, sw, left, dw):
                     dL_dx[first + c, row, column] += W[o, c, i, j] * dL_dz[o, h, q]  # (conv2d.7)
     return dL_dx, dL_dW, dL_db
-
-
-def outputs(row, P, f, s, p, d):
-    """Iterate over the (offset i, output position h) pairs of which the input position is a part: s h + d i - p = row."""
-    for i in range(f):
-        h, remainder = divmod(row + p - d * i, s)
-        if remainder == 0 and 0 <= h < P:
-            yield i, h
 
 
 def sample(rng: np.random.Generator) -> SimpleNamespace:

@@ -36,7 +36,7 @@ from .notation import Equation, derivative, zeros
 
 
 def forward(x, W, b):
-    """Z = W x + b for one sample.
+    """z = W x + b for one sample.
 
     Parameters
     ----------

@@ -145,9 +145,7 @@ def derivative(function: Callable[[np.ndarray], object], point: np.ndarray, h: f
         low = np.asarray(function(minus), dtype=np.float64)
         columns.append((high - low) / (2 * h))
     shape = columns[0].shape if columns else ()
-    return np.moveaxis(
-        np.array(columns).reshape(point.shape + shape), range(point.ndim), range(-point.ndim, 0)
-    )
+    return np.moveaxis(np.array(columns).reshape(point.shape + shape), range(point.ndim), range(-point.ndim, 0))
 
 
 def pair(value) -> tuple:
@@ -190,3 +188,11 @@ def windows(position: int, n: int, f: int, s: int, before: int, d: int = 1):
         a = s * position + d * i - before
         if 0 <= a < n:
             yield i, a
+
+
+def windows_over(position: int, P: int, f: int, s: int, before: int, d: int = 1):
+    """Iterate over the (offset i, window h) pairs of the windows that hold a position: s h + d i - p = position."""
+    for i in range(f):
+        h, remainder = divmod(position + before - d * i, s)
+        if remainder == 0 and 0 <= h < P:
+            yield i, h

@@ -80,6 +80,6 @@ def gather(images, chosen, scale, shift, x):
 
 @kernel
 def add_into(total, part):
-    """Total = total + part, element by element, on flat arrays."""
+    """total = total + part, element by element, on flat arrays."""
     for k in range(total.size):
         total[k] += part[k]

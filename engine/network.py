@@ -8,6 +8,7 @@ inside only has to look.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -178,7 +179,7 @@ class Network:
             self._stretches[name] = {}
             for part, shape in node.layer.parameter_shapes(*(source.shape for source in node.inputs)).items():
                 self._stretches[name][part] = (size, shape)
-                size += -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
+                size += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
         self.theta, self.dL_dtheta = np.zeros(size, self.dtype), np.zeros(size, self.dtype)
         self.parameters = NamedArrays("parameter", self._by_name(self.theta))
         self.gradients = NamedArrays("gradient", self._by_name(self.dL_dtheta))
@@ -190,7 +191,7 @@ class Network:
     def layer_arrays(self, name: str, flat: np.ndarray) -> dict[str, np.ndarray]:
         """Return one layer's views, ``{"W": ..., "b": ...}``, into a flat array laid out like ``theta``."""
         return {
-            part: flat[start : start + int(np.prod(shape))].reshape(shape)
+            part: flat[start : start + math.prod(shape)].reshape(shape)
             for part, (start, shape) in self._stretches[name].items()
         }
 

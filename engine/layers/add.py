@@ -10,7 +10,7 @@ from .layer import Layer, Shape, Share
 
 @kernel
 def add_forward(x, y, z):
-    """Z = x + y, on flat arrays; z may be x, so that more inputs can be added one after another."""
+    """z = x + y, on flat arrays; z may be x, so that more inputs can be added one after another."""
     for k in range(z.size):
         z[k] = x[k] + y[k]  # (add.1)
 

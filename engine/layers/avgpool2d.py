@@ -10,7 +10,7 @@ from .pool import Pool2D
 
 @kernel
 def avgpool2d_forward(x, z, rows, columns, area):
-    """Z = the sum of each window divided by its area; the border counts as zeros."""
+    """z = the sum of each window divided by its area; the border counts as zeros."""
     blocks, C, P, Q, _ = z.shape
     total = registers((LANES,), LANES, x)
     for n in range(blocks):

@@ -19,7 +19,7 @@ TILE_SIZE = TILE * LANES
 
 @kernel
 def dense_forward(x, W, b, z):
-    """Z = W x + b; x (blocks, J, LANES), W (I, J), b (I,), z (blocks, I, LANES)."""
+    """z = W x + b; x (blocks, J, LANES), W (I, J), b (I,), z (blocks, I, LANES)."""
     blocks, J, _ = x.shape
     I = W.shape[0]
     acc = registers((TILE, LANES), TILE_SIZE, x)

@@ -14,7 +14,7 @@ from .layer import Layer, Shape, Share
 
 @kernel
 def draw_mask(mask, key, first_sample, threshold):
-    """Mask = 0 with probability threshold / 2³², else 1; mask (blocks, size, LANES).
+    """mask = 0 with probability threshold / 2³², else 1; mask (blocks, size, LANES).
 
     The random bits depend on the key, the sample and the position alone, not on which worker draws them.
     """
@@ -28,7 +28,7 @@ def draw_mask(mask, key, first_sample, threshold):
 
 @kernel
 def dropout_forward(x, mask, keep, z):
-    """Z = mask x / keep, on flat arrays; keep = 1 - rate."""
+    """z = mask x / keep, on flat arrays; keep = 1 - rate."""
     for k in range(x.size):
         z[k] = mask[k] * x[k] / keep  # (dropout.1)
 

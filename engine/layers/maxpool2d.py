@@ -15,7 +15,7 @@ from .pool import Pool2D
 
 @kernel
 def maxpool2d_forward(x, z, winner, rows, columns, width):
-    """Z = the largest value of each window; winner = its offset, i * width + j, the first one if several are equal."""
+    """z = the largest value of each window; winner = its offset, i * width + j, the first one if several are equal."""
     blocks, C, P, Q, _ = z.shape
     best, best_offset = registers((LANES,), LANES, x), registers((LANES,), LANES, winner)
     for n in range(blocks):
@@ -33,7 +33,7 @@ def maxpool2d_forward(x, z, winner, rows, columns, width):
                             x_ij = x[n, c, index(row + i), index(column + j)]
                             offset = np.int32(i * width + j)
                             for v in range(LANES):
-                                best_offset[v] = offset if x_ij[v] > best[v] else best_offset[v]  # (maxpool2d.2)
+                                best_offset[v] = offset if x_ij[v] > best[v] else best_offset[v]
                             for v in range(LANES):
                                 best[v] = x_ij[v] if x_ij[v] > best[v] else best[v]  # (maxpool2d.1)
                     z_hq, winner_hq = z[n, c, h, q], winner[n, c, h, q]

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...derivations.conv2d import outputs
-from ...derivations.notation import windows
+from ...derivations.notation import windows, windows_over
 from ..checks import ConfigurationError
 
 
@@ -121,7 +120,7 @@ class Line:
         """Return (n, 3) int64: for each pixel from and to of the offsets that reach it, and the h of the first."""
         rows = []
         for a in range(self.n):
-            pairs = list(outputs(a, self.P, self.f, self.s, self.p, self.d))
+            pairs = list(windows_over(a, self.P, self.f, self.s, self.p, self.d))
             rows.append((*_range_of([i for i, _ in pairs]), pairs[0][1] if pairs else 0))
         return np.array(rows, dtype=np.int64)
 

@@ -11,7 +11,7 @@ from .optimizer import Optimizer, fraction
 
 @kernel
 def momentum_update(theta, g, v, learning_rate, momentum, start, stop):
-    """V = μ v + g, then θ = θ - α v, for the elements from start to stop."""
+    """v = μ v + g, then θ = θ - α v, for the elements from start to stop."""
     for k in range(start, stop):
         v[k] = momentum * v[k] + g[k]  # (momentum.1)
         theta[k] = theta[k] - learning_rate * v[k]  # (momentum.2)

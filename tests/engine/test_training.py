@@ -108,7 +108,8 @@ def test_interrupted_and_resumed_is_uninterrupted(tmp_path, threads, optimizer, 
     checkpoint.save(tmp_path / "last.npz", first.network, first.optimizer, first.progress)
 
     resumed = training(threads=threads, optimizer=optimizer(), schedule=cosine)
-    resumed.network.theta[...] = 7  # whatever was there is replaced
+    for parameter in resumed.network.parameters.values():
+        parameter[...] = 7  # whatever was there is replaced
     resumed.progress = checkpoint.load(tmp_path / "last.npz", resumed.network, resumed.optimizer)
     theta, rest = finish(resumed)
     np.testing.assert_array_equal(theta, expected)
