@@ -20,8 +20,8 @@ import llvmlite.binding
 from llvmlite import ir
 from numba import carray, njit, types
 from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
-from numba.core import cgutils, event
-from numba.core.caching import FunctionCache
+from numba.core import cgutils, config, event
+from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic, overload
 
@@ -91,7 +91,8 @@ def versions() -> dict[str, str]:
 
 def cache_directory() -> Path:
     """Return the folder of the compiled kernels of exactly these sources and versions."""
-    digest = hashlib.sha256(repr((versions(), LANES, TILE)).encode())
+    options = (config.BOUNDSCHECK, config.OPT, config.DEBUGINFO_DEFAULT)
+    digest = hashlib.sha256(repr((versions(), options, LANES, TILE)).encode())
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
         text = path.read_bytes()
@@ -114,6 +115,19 @@ class KernelCache(FunctionCache):
     A file is a checksum followed by what Numba pickles; a file whose checksum is wrong is not unpickled.
     """
 
+    def __init__(self, function):
+        self._py_func = function
+        self._impl = object.__new__(CompileResultCacheImpl)  # reduces and rebuilds; where files go is decided here
+        self.enable()
+
+    @property
+    def cache_path(self) -> str:
+        """Folder of the cache files, for Numba's statistics."""
+        return str(_CACHE_DIRECTORY)
+
+    def flush(self):
+        """Do nothing: kernels of other sources lie in other folders."""
+
     def _path(self, sig, codegen) -> Path:
         key = repr((self._py_func.__module__, self._py_func.__qualname__, self._index_key(sig, codegen)))
         return _CACHE_DIRECTORY / f"{self._py_func.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
@@ -132,7 +146,7 @@ class KernelCache(FunctionCache):
 
     def save_overload(self, sig, data):
         """Write the compiled kernel atomically; a full disk or a read-only home is not an error."""
-        if not self._impl.check_cachable(data):
+        if any(not part.can_cache for part in data.lifted) or data.library.has_dynamic_globals:
             return
         path = self._path(sig, data.codegen)
         temporary = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,19 @@ from .checks import DataError, HandgradError
 from .network import Network
 from .optimizers.optimizer import Optimizer
 from .training import STATE_NAME, Progress
+
+# what NumPy, zipfile, zlib and json raise when single bytes of a file are wrong
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -87,31 +101,41 @@ def load(path: Path, network: Network, optimizer: Optimizer | None = None) -> Pr
         rest = json.loads(str(arrays.pop("progress")))
         draw, steps = rest.pop("draw"), rest.pop("optimizer_steps")
         progress = Progress(**rest)
+        parameters, state = _below(arrays, "parameter/"), _below(arrays, "optimizer/")
     except FileNotFoundError:
         raise DataError(
             f"checkpoint {path} does not exist", remedy="was the run interrupted before it saved?"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"checkpoint {path} is damaged ({error})", remedy="train again") from error
-    parts = {prefix: _below(arrays, prefix) for prefix in ("parameter/", "optimizer/")}
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"checkpoint {path} is damaged ({reason})", remedy="train again") from error
+    if optimizer is not None and steps:
+        other = [
+            f"{a.size} {a.dtype}" for a in state.values() if (a.shape, a.dtype) != (network.theta.shape, network.dtype)
+        ]
+        if set(state) != set(optimizer.state_names):
+            what, got, expected = "optimiser", ", ".join(state), ", ".join(optimizer.state_names)
+            raise DataError(
+                f"checkpoint {path} belongs to another {what}", got=got or "none", expected=expected or "none"
+            )
+        if other:
+            what, expected = "network", f"{network.theta.size} {network.dtype} numbers per optimiser state"
+            raise DataError(f"checkpoint {path} belongs to another {what}", got=other[0], expected=expected)
     try:
-        network.load_state(parts["parameter/"])
+        network.load_state(parameters)
     except HandgradError as error:
         raise DataError(f"checkpoint {path} belongs to another network ({error})") from error
     network.draw = draw
     if optimizer is not None:
-        state = parts["optimizer/"]
-        if steps and (
-            set(state) != set(optimizer.state_names) or any(a.shape != network.theta.shape for a in state.values())
-        ):
-            raise DataError(
-                f"checkpoint {path} belongs to another optimiser", expected=", ".join(optimizer.state_names)
-            )
+        optimizer.state.pop(STATE_NAME, None)
+        optimizer.steps.pop(STATE_NAME, None)
         if steps:
-            optimizer.state[STATE_NAME] = {name: array.astype(network.dtype) for name, array in state.items()}
-            optimizer.steps[STATE_NAME] = steps
+            optimizer.state[STATE_NAME], optimizer.steps[STATE_NAME] = state, steps
     return progress
 
 
 def _below(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    for name, array in arrays.items():
+        if array.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{name} is {array.dtype}")
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

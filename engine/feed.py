@@ -5,6 +5,8 @@ Floor 3.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .arrays import blocks_for, gather
@@ -31,7 +33,7 @@ class Feed:
 
     def __init__(self, images: np.ndarray, targets: np.ndarray, scale: np.ndarray, shift: np.ndarray):
         self.images, self.targets = images, targets
-        self.rows = np.ascontiguousarray(images).reshape(len(images), -1)
+        self.rows = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
         repeats = self.rows.shape[1] // len(scale)
         self.scale, self.shift = np.repeat(scale, repeats), np.repeat(shift, repeats)
 

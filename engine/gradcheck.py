@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .arrays import unpack
 from .backend import LANES
 from .checks import ConfigurationError
 from .losses.loss import Loss
@@ -203,7 +204,7 @@ class GradientCheck:
             for part in self._pass.active:
                 decisions = layer.decisions(part.shares[name])
                 if decisions is not None:
-                    found.append(decisions.copy())
+                    found.append(unpack(decisions, part.samples))  # lanes without a sample decide nothing
         return found
 
     def literal(self) -> dict[str, np.ndarray]:
@@ -212,7 +213,7 @@ class GradientCheck:
         columns = [self._literal_forward(n) for n in range(N)]
         output = self.network.outputs[0].name
         z = np.stack([values[output] for values in columns])
-        dL_dz = self.loss.derivation.backward(z, self.target.tolist() if self.target.ndim == 1 else self.target)
+        dL_dz = self.loss.derivation.backward(z, self.loss.check_target(self.target, z.shape))
         totals = {name: np.zeros(array.shape) for name, array in self.kernel.items()}
         for n in range(N):
             self._literal_backward(n, columns[n], dL_dz[n], totals)

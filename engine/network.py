@@ -64,7 +64,10 @@ class NodeArrays(Mapping):
             raise KeyError(f"node '{name}'; there are {', '.join(self._network.nodes)}")
         if self._network.last_pass is None:
             raise ConfigurationError(f"Network: there is no {self._what} yet", remedy="call forward first")
-        return self._read(self._network.last_pass, name)
+        try:
+            return self._read(self._network.last_pass, name)
+        except KeyError:
+            raise ConfigurationError(f"Network: there is no {self._what} yet", remedy="call backward first") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._network.nodes)
@@ -132,7 +135,7 @@ class Network:
         self._single_input, self._single_output = isinstance(inputs, Node), isinstance(outputs, Node)
         self.inputs = [inputs] if isinstance(inputs, Node) else list(inputs)
         self.outputs = [outputs] if isinstance(outputs, Node) else list(outputs)
-        if np.dtype(dtype).name not in DTYPES:
+        if getattr(dtype, "name", getattr(dtype, "__name__", dtype)) not in DTYPES:
             raise ConfigurationError("Network: dtype", got=repr(dtype), expected=" or ".join(DTYPES))
         if device != "cpu":
             raise DeviceError(f"Network: device '{device}' is not available", remedy="use device='cpu'")

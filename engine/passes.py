@@ -200,11 +200,11 @@ class Pass:
             for dL_dy_k in incoming[1:]:
                 add_into(dL_dy, dL_dy_k.reshape(-1))  # (add.4)
 
-    def reduce_gradients(self, start: int = 0, stop: int | None = None) -> None:
+    def reduce_gradients(self, stretch: slice = slice(None)) -> None:
         """Add up the workers' gradients of a stretch of the parameters, in the order of their ranks."""
-        total = self.network.dL_dtheta[start:stop]
+        total = self.network.dL_dtheta[stretch]
         for part in self.active[1:]:
-            add_into(total, part.dL_dtheta[start:stop])
+            add_into(total, part.dL_dtheta[stretch])
 
     def value(self, name: str) -> np.ndarray:
         """Return a node's value in user layout."""

@@ -25,16 +25,14 @@ def _tanh_single(x):
     J. H. Lambert, "Mémoire sur quelques propriétés remarquables des quantités transcendentes circulaires et
     logarithmiques", 1761.
     """
-    if x > np.float32(9.01):
-        x = np.float32(9.01)
-    if x < np.float32(-9.01):
-        x = np.float32(-9.01)
     y = np.float32(0.5) * x
     s = y * y
     p = ((np.float32(36.0) * s + np.float32(6930.0)) * s + np.float32(270270.0)) * s + np.float32(2027025.0)
     q = ((s + np.float32(630.0)) * s + np.float32(51975.0)) * s + np.float32(945945.0)
     q = q * s + np.float32(2027025.0)
-    return np.float32(2.0) * y * p * q / (q * q + s * (p * p))
+    t = np.float32(2.0) * y * p * q / (q * q + s * (p * p))
+    t = np.float32(1.0) if (x > np.float32(9.01)) | (t > np.float32(1.0)) else t
+    return np.float32(-1.0) if (x < np.float32(-9.01)) | (t < np.float32(-1.0)) else t
 
 
 @scalar
@@ -46,11 +44,18 @@ tanh = by_precision("tanh", _tanh_single, _tanh_double)
 
 
 @scalar
+def mixed(h):
+    """Return 32 bits each of which depends on every bit of h: the finaliser of MurmurHash3 (A. Appleby, 2011)."""
+    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+    return np.uint32(h ^ (h >> np.uint32(16)))
+
+
+@scalar
 def random_bits(key, position):
     """Return 32 well-mixed bits for one position of one random draw, without any state.
 
-    The multiply-and-shift finaliser of MurmurHash3 (A. Appleby, 2011), applied twice: neighbouring positions and
-    neighbouring keys give unrelated bits, whichever worker asks for them and in whatever order.
+    Neighbouring positions and neighbouring keys give unrelated bits, whichever worker asks for them, in whatever order.
 
     Parameters
     ----------
@@ -63,10 +68,7 @@ def random_bits(key, position):
     -------
     uint32
     """
-    h = np.uint32(position) ^ np.uint32(key)
-    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
-    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
-    h = np.uint32(h ^ (h >> np.uint32(16))) + np.uint32(key >> np.uint64(32)) + np.uint32(position >> np.uint64(32))
-    h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
-    h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
-    return np.uint32(h ^ (h >> np.uint32(16)))
+    first = mixed(np.uint32(np.uint32(key) + np.uint32(0x9E3779B9)))
+    second = mixed(np.uint32(np.uint32(key >> np.uint64(32)) + first))
+    h = mixed(np.uint32(position) ^ first)
+    return mixed(np.uint32(np.uint32(h + second) ^ np.uint32(position >> np.uint64(32))))

@@ -81,9 +81,9 @@ class TrainingStep:
                 self._correct[rank] = (predicted.reshape(-1)[: part.samples] == targets).sum()
             current.backward(part)
         network.workers.barrier()  # everybody's gradients are ready
-        start, stop = self._bounds[rank], self._bounds[rank + 1]
-        current.reduce_gradients(start, stop)
-        self.optimizer.update_stretch(STATE_NAME, network.theta, network.dL_dtheta, start, stop)
+        stretch = slice(self._bounds[rank], self._bounds[rank + 1])
+        current.reduce_gradients(stretch)
+        self.optimizer.update_stretch(STATE_NAME, network.theta, network.dL_dtheta, stretch)
 
 
 @dataclass
@@ -157,6 +157,8 @@ class Training:
         require_positive_integers("training", epochs=epochs, batch_size=batch_size)
         if len(train) == 0 or len(validation) == 0:
             raise ConfigurationError("training", got="an empty part", expected="samples to train and to validate on")
+        for part in (train, validation):
+            loss.check_target(part.targets, (len(part), *network.outputs[0].shape))
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.train, self.validation = train, validation
         self.epochs, self.batch_size, self.schedule, self.seed = epochs, batch_size, schedule, seed

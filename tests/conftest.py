@@ -27,8 +27,8 @@ def assert_close(actual, expected, limit, what=""):
 class Point:
     """A network of one layer at one point: its value, and the gradients for a random upstream gradient.
 
-    Attributes are in user layout: ``x`` and ``dL_dx`` lists with one array per input, ``z``, ``dL_dz``, and ``gradients``
-    with the parameters' own names ("W").
+    Attributes are in user layout: ``x`` and ``dL_dx`` lists with one array per input, ``z``, ``dL_dz``, and
+    ``gradients`` with the parameters' own names ("W").
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class Point:
             assert (error <= bound).all(), f"gradient of {name} in {self.layer}"
 
     def check_parts(self, first):
-        """Demand that the mini-batch gives what its first samples and the others give: joined values, summed gradients."""
+        """Demand that a mini-batch gives what its first samples and the others give: joined values, summed gradients."""
         parts = [
             Point(
                 self.make_layer,
@@ -158,31 +158,6 @@ def at_point():
 def close():
     """Return ``assert_close(actual, expected, limit, what)``, relative to the largest expected number."""
     return assert_close
-
-
-@pytest.fixture(scope="session")
-def symbolic():
-    """Return a function that compares the literal code with SymPy's own derivatives, exactly."""
-    sympy = pytest.importorskip("sympy")
-
-    def symbols(name, shape):
-        array = np.empty(shape, dtype=object)
-        for place in np.ndindex(*shape):
-            array[place] = sympy.Symbol(f"{name}_{'_'.join(map(str, place))}", positive=True)
-        return array
-
-    def compare(derivation, *shapes, **options):
-        arguments = [symbols("xyuvw"[k], shape) for k, shape in enumerate(shapes)]
-        z = derivation.forward(*arguments, **options)
-        dL_dz = symbols("g", z.shape)
-        loss = sum(dL_dz[place] * z[place] for place in np.ndindex(*z.shape))
-        gradients = derivation.backward(dL_dz, *arguments, **options)
-        assert len(gradients) == len(arguments)
-        for argument, gradient in zip(arguments, gradients, strict=True):
-            for place in np.ndindex(*argument.shape):
-                assert sympy.simplify(sympy.diff(loss, argument[place]) - gradient[place]) == 0, place
-
-    return compare
 
 
 @pytest.fixture

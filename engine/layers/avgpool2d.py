@@ -1,18 +1,64 @@
-"""Average pooling; equations in ``derivations/avgpool2d.py``."""
+"""Average pooling; equations in ``derivations/avgpool2d.py``.
+
+Ladder: as in max pooling, windows over a padded image read their bounds from tables; without padding the window's size
+is a constant of the kernel.
+"""
 
 from __future__ import annotations
 
+import functools
+
 from ...derivations import avgpool2d as derivation
-from ..backend import LANES, index, kernel, registers
+from ..backend import LANES, index, kernel
 from .layer import Share
 from .pool import Pool2D
 
 
+@functools.cache
+def unpadded(fh: int, fw: int):
+    """Return (forward, backward) kernels for windows of fh x fw that never leave the image."""
+
+    @kernel
+    def avgpool2d_forward(x, z, sh, sw):
+        """z = the sum of each window divided by its area."""
+        blocks, C, P, Q, _ = z.shape
+        zero, area = x.dtype.type(0), x.dtype.type(fh * fw)
+        for n in range(blocks):
+            for c in range(C):
+                for h in range(P):
+                    for q in range(Q):
+                        for v in range(LANES):
+                            total = zero
+                            for i in range(fh):
+                                for j in range(fw):
+                                    total += x[n, c, index(sh * h + i), index(sw * q + j), v]
+                            z[n, c, h, q, v] = total / area  # (avgpool2d.1)
+
+    @kernel
+    def avgpool2d_backward(dL_dz, dL_dx, sh, sw):
+        """dL/dx[c,a,b] = the sum of dL/dz / area over the windows that hold (a, b)."""
+        blocks, C, P, Q, _ = dL_dz.shape
+        zero, area = dL_dz.dtype.type(0), dL_dz.dtype.type(fh * fw)
+        for n in range(blocks):
+            for c in range(C):
+                plane = dL_dx[n, c].reshape(-1)
+                for k in range(plane.size):
+                    plane[k] = zero
+                for h in range(P):
+                    for q in range(Q):
+                        for v in range(LANES):
+                            share = dL_dz[n, c, h, q, v] / area
+                            for i in range(fh):
+                                for j in range(fw):
+                                    dL_dx[n, c, index(sh * h + i), index(sw * q + j), v] += share  # (avgpool2d.3)
+
+    return avgpool2d_forward, avgpool2d_backward
+
+
 @kernel
-def avgpool2d_forward(x, z, rows, columns, area):
-    """z = the sum of each window divided by its area; the border counts as zeros."""
+def avgpool2d_forward_padded(x, z, rows, columns, area):
+    """The same for windows over a border of zeros; rows and columns as in ``Line.offsets_inside``."""
     blocks, C, P, Q, _ = z.shape
-    total = registers((LANES,), LANES, x)
     for n in range(blocks):
         for c in range(C):
             for h in range(P):
@@ -20,20 +66,16 @@ def avgpool2d_forward(x, z, rows, columns, area):
                 for q in range(Q):
                     column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
                     for v in range(LANES):
-                        total[v] = 0
-                    for i in range(i_from, i_to):
-                        for j in range(j_from, j_to):
-                            x_ij = x[n, c, index(row + i), index(column + j)]
-                            for v in range(LANES):
-                                total[v] += x_ij[v]
-                    z_hq = z[n, c, h, q]
-                    for v in range(LANES):
-                        z_hq[v] = total[v] / area  # (avgpool2d.1)
+                        total = x.dtype.type(0)
+                        for i in range(i_from, i_to):
+                            for j in range(j_from, j_to):
+                                total += x[n, c, index(row + i), index(column + j), v]
+                        z[n, c, h, q, v] = total / area  # (avgpool2d.1)
 
 
 @kernel
-def avgpool2d_backward(dL_dz, dL_dx, rows, columns, area):
-    """dL/dx[c,a,b] = the sum of dL/dz / area over the windows that hold (a, b)."""
+def avgpool2d_backward_padded(dL_dz, dL_dx, rows, columns, area):
+    """The same for windows over a border."""
     blocks, C, P, Q, _ = dL_dz.shape
     for n in range(blocks):
         for c in range(C):
@@ -44,12 +86,11 @@ def avgpool2d_backward(dL_dz, dL_dx, rows, columns, area):
                 row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
                 for q in range(Q):
                     column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
-                    dL_dz_hq = dL_dz[n, c, h, q]
                     for i in range(i_from, i_to):
                         for j in range(j_from, j_to):
-                            dL_dx_ab = dL_dx[n, c, index(row + i), index(column + j)]
                             for v in range(LANES):
-                                dL_dx_ab[v] += dL_dz_hq[v] / area  # (avgpool2d.3)
+                                share = dL_dz[n, c, h, q, v] / area
+                                dL_dx[n, c, index(row + i), index(column + j), v] += share  # (avgpool2d.3)
 
 
 class AvgPool2D(Pool2D):
@@ -81,12 +122,19 @@ class AvgPool2D(Pool2D):
 
     def forward(self, share: Share) -> None:
         """Compute z."""
-        x, s = share.x[0], share.scratch
-        avgpool2d_forward(x, share.z, s["rows"], s["columns"], x.dtype.type(self.size[0] * self.size[1]))
+        (x,), z, s = share.x, share.z, share.scratch
+        if self.is_padded:
+            avgpool2d_forward_padded(x, z, s["rows"], s["columns"], x.dtype.type(self.size[0] * self.size[1]))
+        else:
+            unpadded(*self.size)[0](x, z, *self.stride)
 
     def backward(self, share: Share) -> None:
         """Spread each gradient evenly over its window."""
-        s, (dL_dx,) = share.scratch, share.dL_dx
-        if dL_dx is not None:
-            area = dL_dx.dtype.type(self.size[0] * self.size[1])
-            avgpool2d_backward(share.dL_dz, dL_dx, s["rows"], s["columns"], area)
+        (dL_dx,), dL_dz, s = share.dL_dx, share.dL_dz, share.scratch
+        if dL_dx is None:
+            return
+        if self.is_padded:
+            area = dL_dz.dtype.type(self.size[0] * self.size[1])
+            avgpool2d_backward_padded(dL_dz, dL_dx, s["rows"], s["columns"], area)
+        else:
+            unpadded(*self.size)[1](dL_dz, dL_dx, *self.stride)

@@ -62,6 +62,11 @@ class Pool2D(Layer):
         self._sides = sides
         return C, P, Q
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether a window can leave the image."""
+        return any(self._sides)
+
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return the bounds of the kernels' loops."""
         ((_, H, B),), (_, P, Q) = x_shapes, self.output_shape(*x_shapes)

@@ -73,11 +73,10 @@ class SoftmaxCrossEntropy(Loss):
             return target.argmax(axis=1)
         if target.shape != (N,):
             raise ShapeError(f"{name}: target", got=f"shape {target.shape}", expected=f"({N},) or one-hot ({N}, {K})")
-        labels = target.astype(np.int64)
-        if (labels != target).any() or labels.min() < 0 or labels.max() >= K:
-            wrong = target[(labels != target) | (labels < 0) | (labels >= K)][0]
-            raise ShapeError(f"{name}: labels", got=str(wrong), expected=f"integers from 0 to {K - 1}")
-        return labels
+        right = (target >= 0) & (target < K) & (target == np.floor(target))
+        if not right.all():
+            raise ShapeError(f"{name}: labels", got=str(target[~right][0]), expected=f"integers from 0 to {K - 1}")
+        return target.astype(np.int64)
 
     def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
         """Return labels as (blocks, LANES)."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from ..checks import ConfigurationError
+from ..checks import ConfigurationError, require_positive_integers
 from ..graph import Input, Node
 from ..network import Network
 from .lenet import lenet5, lenet5_1998
@@ -49,6 +49,8 @@ def build(
     ShapeError
         When a layer does not fit.
     """
+    if classes is not None:
+        require_positive_integers("model", classes=classes)
     image = Input(input_shape)
     if model in MODELS:
         output = MODELS[model](image, classes or 10)

@@ -69,13 +69,15 @@ def chain(text: str, image: Node) -> Node:
         pieces = pieces[1:]
     x = image
     for number, piece in enumerate(pieces, start=1):
-        layer = _layer(piece, f"layer {number} of the text, '{piece}'")
-        if isinstance(layer, Dense) and len(x.shape) > 1:
-            x = Flatten()(x)
+        where = f"layer {number} of the text, '{piece}'"
         try:
+            layer = _layer(piece, where)
+            if isinstance(layer, Dense) and len(x.shape) > 1:
+                x = Flatten()(x)
             x = layer(x)
         except HandgradError as error:
-            error.args = (f"layer {number} of the text, '{piece}': {error}",)
+            if not str(error).startswith(where):
+                error.args = (f"{where}: {error}",)
             raise
     if x is image:
         raise ConfigurationError("the text has no layers", expected='for example "dense 128 > relu > dense 10"')
@@ -149,8 +151,12 @@ def _options(words: list[str], kind: str, where: str) -> dict[str, object]:
             raise ConfigurationError(
                 where, got=f"nothing after '{word}'", expected="a number, or rows x columns as 3x5"
             )
-        value = _size(remaining.pop(0), where, f"{word} with a number, or rows x columns as 3x5")
-        options["padding" if word == "pad" else word] = value[0] if word == "groups" else value
+        number = remaining.pop(0)
+        if word == "groups":
+            options[word] = _integer(number, where, "groups with one number")
+            continue
+        value = _size(number, where, f"{word} with a number, or rows x columns as 3x5")
+        options["padding" if word == "pad" else word] = value
     return options
 
 

@@ -12,11 +12,11 @@ from .optimizer import Optimizer, fraction, positive_number
 
 
 @kernel
-def adam_update(theta, g, m, v, constants, start, stop):
-    """One step of Adam for the elements from start to stop; constants are those of ``Adam.constants``."""
+def adam_update(theta, g, m, v, constants):
+    """One step of Adam; constants are those of ``Adam.constants``."""
     rate, beta1, beta2, eps, correction1, correction2 = constants
     one = theta.dtype.type(1)
-    for k in range(start, stop):
+    for k in range(theta.size):
         m[k] = beta1 * m[k] + (one - beta1) * g[k]  # (adam.1)
         v[k] = beta2 * v[k] + (one - beta2) * g[k] * g[k]  # (adam.2)
         m_hat = m[k] / correction1  # (adam.3)
@@ -56,10 +56,11 @@ class Adam(Optimizer):
         corrections = (1 - self.beta1**t, 1 - self.beta2**t)
         return tuple(number(c) for c in (self.learning_rate, self.beta1, self.beta2, self.eps, *corrections))
 
-    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, start: int, stop: int) -> None:
+    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
         """Apply (adam.1) to (adam.5) to a stretch."""
-        state = self.state[name]
-        adam_update(theta, g, state["m"], state["v"], self.constants(name, theta.dtype.type), start, stop)
+        m, v = self.state[name]["m"], self.state[name]["v"]
+        constants = self.constants(name, theta.dtype.type)
+        adam_update(theta[stretch], g[stretch], m[stretch], v[stretch], constants)
 
     def settings(self) -> dict[str, float]:
         """Return the hyper-parameters."""

@@ -10,9 +10,9 @@ from .optimizer import Optimizer, fraction
 
 
 @kernel
-def momentum_update(theta, g, v, learning_rate, momentum, start, stop):
-    """v = μ v + g, then θ = θ - α v, for the elements from start to stop."""
-    for k in range(start, stop):
+def momentum_update(theta, g, v, learning_rate, momentum):
+    """v = μ v + g, then θ = θ - α v."""
+    for k in range(theta.size):
         v[k] = momentum * v[k] + g[k]  # (momentum.1)
         theta[k] = theta[k] - learning_rate * v[k]  # (momentum.2)
 
@@ -41,11 +41,12 @@ class Momentum(Optimizer):
         super().__init__(learning_rate)
         self.momentum = fraction(type(self).__name__, "momentum", momentum)
 
-    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, start: int, stop: int) -> None:
+    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
         """Apply (momentum.1) and (momentum.2) to a stretch."""
         number = theta.dtype.type
         v = self.state[name]["v"]
-        momentum_update(theta, g, v, number(self.learning_rate), number(self.momentum), start, stop)
+        rate, share = number(self.learning_rate), number(self.momentum)
+        momentum_update(theta[stretch], g[stretch], v[stretch], rate, share)
 
     def settings(self) -> dict[str, float]:
         """Return the hyper-parameters."""

@@ -63,7 +63,7 @@ class Optimizer:
         theta = parameter.reshape(-1)
         self.begin_step(name, theta)
         g = np.ascontiguousarray(gradient, dtype=parameter.dtype).reshape(-1)
-        self.update_stretch(name, theta, g, 0, theta.size)
+        self.update_stretch(name, theta, g, slice(0, theta.size))
 
     def step(self, network) -> None:
         """Move all parameters of a network along the gradients of its last backward pass.
@@ -88,8 +88,8 @@ class Optimizer:
                 )
         self.steps[name] += 1
 
-    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, start: int, stop: int) -> None:
-        """Move ``theta[start:stop]``, flat; ``begin_step`` has been called for this step.
+    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
+        """Move ``theta[stretch]``, flat; ``begin_step`` has been called for this step.
 
         Workers call it at the same time for stretches that do not overlap.
         """

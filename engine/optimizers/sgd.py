@@ -10,9 +10,9 @@ from .optimizer import Optimizer
 
 
 @kernel
-def sgd_update(theta, g, learning_rate, start, stop):
-    """θ = θ - α g for the elements from start to stop."""
-    for k in range(start, stop):
+def sgd_update(theta, g, learning_rate):
+    """θ = θ - α g."""
+    for k in range(theta.size):
         theta[k] = theta[k] - learning_rate * g[k]  # (sgd.1)
 
 
@@ -31,6 +31,6 @@ class SGD(Optimizer):
     def __init__(self, learning_rate: float = 0.01):
         super().__init__(learning_rate)
 
-    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, start: int, stop: int) -> None:
+    def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
         """Apply (sgd.1) to a stretch."""
-        sgd_update(theta, g, theta.dtype.type(self.learning_rate), start, stop)
+        sgd_update(theta[stretch], g[stretch], theta.dtype.type(self.learning_rate))

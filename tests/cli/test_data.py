@@ -11,6 +11,7 @@ import zlib
 
 import numpy as np
 import pytest
+
 from handgrad.cli import data, run
 from handgrad.datasets.idx import idx_header
 from handgrad.datasets.published import IdxFile, Published

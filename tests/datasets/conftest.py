@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from handgrad.datasets.idx import idx_header
 from handgrad.datasets.published import HEAD, IdxFile, Published
 

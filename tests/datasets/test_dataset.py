@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from handgrad.datasets.dataset import Dataset, split_validation
-from handgrad.engine.checks import ConfigurationError, DataError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from handgrad.datasets.dataset import Dataset, split_validation
+from handgrad.engine.checks import ConfigurationError, DataError
 
 
 def of_labels(labels, classes=4):

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+
 from handgrad.datasets import download
 from handgrad.datasets.download import PinnedFile, fetch
 from handgrad.engine.checks import DataError

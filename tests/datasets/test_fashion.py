@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+
 from handgrad.datasets import PUBLISHED, fashion, mnist
 from handgrad.datasets.published import find
 from handgrad.datasets.verifying import verify

@@ -9,11 +9,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from handgrad.datasets import idx
 from handgrad.datasets.idx import MAXIMUM_BYTES, content_sha256, idx_header, read_idx, write_idx
 from handgrad.engine.checks import ConfigurationError, DataError
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
 CONTENT = idx_header((5, 4, 3)) + IMAGES.tobytes()

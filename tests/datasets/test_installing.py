@@ -6,6 +6,7 @@ import gzip
 import os
 
 import pytest
+
 from handgrad.datasets import installing
 from handgrad.datasets.installing import ensure, import_folder
 from handgrad.datasets.published import load_published

@@ -6,9 +6,10 @@ import doctest
 import subprocess
 import sys
 
-import handgrad.datasets
 import numpy as np
 import pytest
+
+import handgrad.datasets
 from handgrad.datasets import NAMES, fashion, load, mnist, mnist5k
 from handgrad.datasets.dataset import Dataset
 from handgrad.engine.checks import ConfigurationError

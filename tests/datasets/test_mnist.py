@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+
 from handgrad.datasets import PUBLISHED, mnist
 from handgrad.datasets.published import find
 from handgrad.datasets.verifying import verify

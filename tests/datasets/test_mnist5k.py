@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+
 from handgrad.datasets import PUBLISHED, mnist, mnist5k
 from handgrad.datasets.published import find
 from handgrad.engine.checks import DataError

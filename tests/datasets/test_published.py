@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from handgrad.datasets.published import DataNotFound, find, load_published, look_in
 from handgrad.engine.checks import DataError
 

@@ -6,6 +6,7 @@ import doctest
 
 import numpy as np
 import pytest
+
 from handgrad.datasets import toy
 from handgrad.engine.checks import ConfigurationError
 

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 
 import pytest
+
 from handgrad.datasets import verifying
 from handgrad.datasets.published import find
 from handgrad.datasets.verifying import recognise, verify

@@ -1,4 +1,4 @@
-"""Graphs: gradients of a fan-out add up, in every shape a directed acyclic graph can have, and wrong graphs are refused."""
+"""Graphs: gradients of a fan-out add up, whatever the shape of the graph, and wrong graphs are refused."""
 
 from __future__ import annotations
 
@@ -53,6 +53,17 @@ def test_an_input_added_to_itself_three_times():
     network = Network(x, Add()(x, x, x), **DOUBLE)
     assert network.forward([[1, 2]]).tolist() == [[3, 6]]
     assert network.backward([[1, 10]]).tolist() == [[3, 30]]
+
+
+def test_a_second_backward_pass_starts_from_nothing(rng):
+    x = Input((3,))
+    y = Tanh()(Dense(4)(x))
+    network = Network(x, Add()(y, y, Sigmoid()(y)), **DOUBLE)
+    samples, dL_dz = rng.normal(size=(2, 3)), rng.normal(size=(2, 4))
+    network.forward(samples)
+    first, gradients = network.backward(dL_dz), network.dL_dtheta.copy()
+    np.testing.assert_array_equal(network.backward(dL_dz), first)
+    np.testing.assert_array_equal(network.dL_dtheta, gradients)
 
 
 def test_skip_connection_by_hand():
@@ -185,7 +196,7 @@ def test_duplicate_names_are_refused():
 
 def test_an_input_that_is_not_listed_is_refused():
     x, y = Input((3,)), Input((3,), name="extra")
-    with pytest.raises(ConfigurationError, match="the outputs need <Input extra 3>, which is not among the inputs; pass"):
+    with pytest.raises(ConfigurationError, match="the outputs need <Input extra 3>, which is not among the inputs"):
         Network(x, Add()(x, y))
 
 

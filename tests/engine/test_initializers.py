@@ -16,7 +16,7 @@ SHAPE, FAN_IN, FAN_OUT = (400, 250), 250, 400
     [(he, 2 / FAN_IN), (xavier, 2 / (FAN_IN + FAN_OUT)), (small, 0.01**2)],
 )
 def test_mean_and_variance(initializer, variance):
-    """Of 100,000 numbers the mean has deviation sqrt(variance / 1e5), their variance at most sqrt(2 / 1e5) of itself."""
+    """The mean of 100,000 numbers has deviation sqrt(variance / 1e5), their variance at most sqrt(2 / 1e5) of it."""
     w = initializer(np.random.default_rng(0), SHAPE, FAN_IN, FAN_OUT)
     assert w.shape == SHAPE and w.dtype == np.float64
     assert abs(w.mean()) < 5 * np.sqrt(variance / 1e5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_parameters_and_gradients_are_views_of_flat_arrays():
         assert network.parameters[name].flags.c_contiguous
     assert network.parameter_count == 3 * 9 + 3 + 4 * 27 + 4
     stretches = sorted((a.ctypes.data, a.nbytes) for a in network.parameters.values())
-    assert all(start + size <= after for (start, size), (after, _) in zip(stretches[:-1], stretches[1:], strict=True))
+    assert all(start + size <= after for (start, size), (after, _) in pairwise(stretches))
 
 
 def test_wrong_assignments_and_names():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -19,7 +20,7 @@ def test_start_middle_and_end(schedule, start, middle, end):
 @pytest.mark.parametrize("schedule", [constant, linear, cosine])
 def test_never_grows_and_stays_between_0_and_1(schedule):
     factors = [schedule(k / 100) for k in range(101)]
-    assert all(0 <= late <= early <= 1 for early, late in zip(factors[:-1], factors[1:], strict=True))
+    assert all(0 <= late <= early <= 1 for early, late in pairwise(factors))
 
 
 def test_cosine_by_hand():

@@ -30,10 +30,6 @@ def test_finite_differences(at_point, rng):
     at_point(Add, *rng.normal(size=(3, 2, 4))).check_differences()
 
 
-def test_symbolic_derivative(symbolic):
-    symbolic(derivation, (2,), (2,), (2,))
-
-
 def test_fan_out_of_the_literal_code_is_the_mirror_image():
     parts = [np.array([1, 2], dtype=object), np.array([10, 20], dtype=object), np.array([100, 200], dtype=object)]
     assert derivation.fan_out(*parts).tolist() == [111, 222]

@@ -1,4 +1,4 @@
-"""Average pooling: kernels, literal code, finite differences, symbols, PyTorch and the notes' numbers agree."""
+"""Average pooling: kernels, literal code, finite differences, PyTorch and the notes' numbers agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from handgrad.derivations import avgpool2d as derivation
 from handgrad.engine import AvgPool2D, Conv2D, Input
 from handgrad.engine.checks import ConfigurationError, ShapeError
 
@@ -53,11 +52,6 @@ def test_float32_is_float64_but_for_rounding(at_point, configuration, seed):
 def test_finite_differences(at_point, rng):
     options, _ = OVERLAPPING
     at_point(lambda: AvgPool2D(**options), rng.normal(size=(2, 2, 6, 5))).check_differences()
-
-
-def test_symbolic_derivative(symbolic):
-    symbolic(derivation, (1, 3, 4), size=2)
-    symbolic(derivation, (2, 3, 3), size=(2, 3), stride=1, padding=(1, 0, 2, 0))
 
 
 def test_image_of_the_notes(at_point):

@@ -1,4 +1,4 @@
-"""Dense layer: kernels, literal code, finite differences, symbols and the notes' numbers agree."""
+"""Dense layer: kernels, literal code, finite differences and the notes' numbers agree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.derivations import dense as derivation
 from handgrad.engine import Dense, Input, Network
 from handgrad.engine.checks import ConfigurationError, ShapeError
 from handgrad.engine.initializers import zeros
@@ -38,10 +37,6 @@ def test_float32_is_float64_but_for_rounding(at_point, size, seed):
 @pytest.mark.parametrize(("I", "J", "N"), [(1, 1, 1), (3, 5, 2), (9, 17, 3)])
 def test_finite_differences(at_point, rng, I, J, N):
     at_point(lambda: Dense(I), rng.normal(size=(N, J))).check_differences()
-
-
-def test_symbolic_derivative(symbolic):
-    symbolic(derivation, (3,), (2, 3), (2,))
 
 
 def test_product_of_the_notes(at_point):

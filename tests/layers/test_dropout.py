@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.derivations import dropout as derivation
 from handgrad.engine import Dropout, Input, Network
 from handgrad.engine.checks import ConfigurationError
 
@@ -40,10 +39,6 @@ def test_float32_is_float64_but_for_rounding(at_point, shape, seed, rate):
 @pytest.mark.parametrize("training", [True, False])
 def test_finite_differences(at_point, rng, training):
     at_point(lambda: Dropout(0.4), rng.normal(size=(3, 7)), training=training).check_differences()
-
-
-def test_symbolic_derivative(symbolic):
-    symbolic(derivation, (4,), mask=np.array([1, 0, 1, 0]), rate=0)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.3, 0.5, 0.9])

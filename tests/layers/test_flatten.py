@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.derivations import flatten as derivation
 from handgrad.engine import Dense, Flatten, Input, Network, ReLU
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 9)) | st.tuples(st.integers(1, 20), *[st.integers(1, 4)] * 3)
@@ -27,10 +26,6 @@ def test_it_is_a_reshape(at_point, shape, dtype):
 
 def test_finite_differences(at_point, rng):
     at_point(Flatten, rng.normal(size=(2, 2, 2, 3))).check_differences()
-
-
-def test_symbolic_derivative(symbolic):
-    symbolic(derivation, (2, 2, 3))
 
 
 def test_white_square_of_the_notes(at_point):

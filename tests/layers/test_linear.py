@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.derivations import linear as derivation
 from handgrad.engine import Dense, Input, Linear, Network
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 9)) | st.tuples(st.integers(1, 20), *[st.integers(1, 4)] * 3)
@@ -28,10 +27,6 @@ def test_nothing_changes(at_point, dtype, shape, seed):
 
 def test_finite_differences(at_point, rng):
     at_point(Linear, rng.normal(size=(3, 4))).check_differences()
-
-
-def test_symbolic_derivative(symbolic):
-    symbolic(derivation, (2, 2))
 
 
 def test_numbers_that_are_none_pass(at_point):

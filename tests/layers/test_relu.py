@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.derivations import relu as derivation
 from handgrad.engine import Input, ReLU
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 9)) | st.tuples(st.integers(1, 20), *[st.integers(1, 4)] * 3)
@@ -33,10 +32,6 @@ def test_float32_is_float64(at_point, shape, seed):
 def test_finite_differences_away_from_the_kink(at_point, rng):
     z = rng.normal(size=(3, 8))
     at_point(ReLU, np.where(np.abs(z) < 0.01, 1.0, z)).check_differences()
-
-
-def test_symbolic_derivative_where_the_unit_is_active(symbolic):
-    symbolic(derivation, (2, 2))  # the symbols are positive
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

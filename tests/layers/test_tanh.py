@@ -1,4 +1,4 @@
-"""Hyperbolic tangent: kernels, literal code, finite differences, symbols and known values agree."""
+"""Hyperbolic tangent: kernels, literal code, finite differences and known values agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.derivations import tanh as derivation
 from handgrad.engine import Input, Sigmoid, Tanh
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 9)) | st.tuples(st.integers(1, 20), *[st.integers(1, 4)] * 3)
@@ -34,10 +33,6 @@ def test_float32_is_float64_but_for_rounding(at_point, shape, seed, spread):
 
 def test_finite_differences(at_point, rng):
     at_point(Tanh, rng.normal(size=(3, 5))).check_differences()
-
-
-def test_symbolic_derivative(symbolic):
-    symbolic(derivation, (2,))
 
 
 def test_known_values(at_point, close):

@@ -1,4 +1,4 @@
-"""Mean squared error: kernel, literal code, finite differences, symbols, PyTorch and the notes' numbers agree."""
+"""Mean squared error: kernel, literal code, finite differences, PyTorch and the notes' numbers agree."""
 
 from __future__ import annotations
 
@@ -51,15 +51,6 @@ def test_finite_differences(close):
     close(loss(p, t)[1], quotients, 1e-7)  # rounding 1e-16 / h = 1e-10 against gradients of about 0.1
 
 
-def test_symbolic_derivative():
-    sympy = pytest.importorskip("sympy")
-    p = np.array([[sympy.Symbol(f"p{n}{k}") for k in range(2)] for n in range(2)])
-    t = np.array([[sympy.Symbol(f"t{n}{k}") for k in range(2)] for n in range(2)])
-    L, dL_dp = derivation.forward(p, t), derivation.backward(p, t)
-    for place in np.ndindex(2, 2):
-        assert sympy.simplify(sympy.diff(L, p[place]) - dL_dp[place]) == 0
-
-
 def test_knob_of_the_notes(close):
     L, dL_dp = loss([[0.6]], [[0.8]])  # S3: input .3 times the weight 2, target .8
     close(L, 0.04, 1e-14)
@@ -86,6 +77,18 @@ def test_a_batch_is_the_weighted_mean_of_its_parts(close, N, first, seed):
     parts = [(slice(None, first), first), (slice(first, None), N - first)]
     close(sum(n * loss(p[part], t[part])[0] for part, n in parts) / N, L, 1e-12)
     close(np.concatenate([n * loss(p[part], t[part])[1] for part, n in parts]) / N, dL_dp, 1e-12)
+
+
+def test_lanes_without_a_sample_neither_cost_nor_learn(close):
+    """In a network they hold whatever the layers make of zeros."""
+    rng = np.random.default_rng(0)
+    p, t, dL_dp = rng.normal(size=(2, 3, 16)), rng.normal(size=(2, 3, 16)), np.full((2, 3, 16), np.nan)
+    p[1, :, 7:] = np.nan
+    summed = loss.on_lanes(p, t, 20, 23, dL_dp)  # 20 samples here, of 23 in the mini-batch
+    residual = np.moveaxis(p - t, 1, 2).reshape(32, 3)[:20]
+    close(summed, (residual**2).sum() / 3, 1e-12)
+    close(np.moveaxis(dL_dp, 1, 2).reshape(32, 3)[:20], 2 * residual / (23 * 3), 1e-12)
+    assert not dL_dp[1, :, 4:].any()
 
 
 def test_nan_in_one_sample_spoils_its_own_gradient_alone():

@@ -100,6 +100,19 @@ def test_huge_logits_do_not_overflow(dtype):
     assert L == pytest.approx(math.log(2)) and dL_dz.tolist() == [[0, -0.5, 0.5]]
 
 
+def test_lanes_without_a_sample_neither_cost_nor_learn(close):
+    """In a network they hold whatever the layers make of zeros."""
+    rng = np.random.default_rng(0)
+    z, labels, dL_dz = rng.normal(size=(2, 3, 16)), rng.integers(3, size=(2, 16)), np.full((2, 3, 16), np.nan)
+    z[1, :, 7:] = np.nan
+    summed = loss.on_lanes(z, labels, 20, 23, dL_dz)  # 20 samples here, of 23 in the mini-batch
+    samples = np.moveaxis(z, 1, 2).reshape(32, 3)[:20]
+    L, expected = loss(samples, labels.reshape(-1)[:20])
+    close(summed, 20 * L, 1e-12)
+    close(np.moveaxis(dL_dz, 1, 2).reshape(32, 3)[:20], expected * 20 / 23, 1e-12)
+    assert not dL_dz[1, :, 4:].any()
+
+
 def test_nan_in_one_sample_spoils_its_own_gradient_alone():
     z = np.zeros((20, 3))
     z[17, 1] = np.nan

@@ -26,7 +26,7 @@ def test_kernel_is_the_literal_code_for_several_steps(close, size, rate, mu, see
 
 
 def test_float32_is_float64_but_for_rounding(rng):
-    """Two roundings per velocity and two per parameter in each of five steps, velocities below 10 · 4: 20 eps · 40 α."""
+    """Two roundings per velocity and two per parameter in five steps, velocities below 10 · 4: 20 eps · 40 α."""
     theta, optimizer, reference = rng.normal(size=50).astype(np.float32), Momentum(0.1), Momentum(0.1)
     exact = theta.astype(np.float64)
     for _ in range(5):

@@ -45,7 +45,7 @@ def test_stretches_are_the_whole(make):
         whole.update("w", theta, g)
         pieces.begin_step("w", copy)
         for start, stop in ((64, 100), (0, 7), (7, 64)):
-            pieces.update_stretch("w", copy, g, start, stop)
+            pieces.update_stretch("w", copy, g, slice(start, stop))
     np.testing.assert_array_equal(theta, copy)
 
 

@@ -1,0 +1,225 @@
+"""The agreement table says "ok" of what is right, "FAIL" of every planted bug, and "kink" where nothing can be said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from handgrad.engine import (
+    Add,
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Input,
+    MaxPool2D,
+    MeanSquaredError,
+    Network,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    SoftmaxCrossEntropy,
+    Tanh,
+)
+from handgrad.engine.checks import ConfigurationError
+from handgrad.engine.gradcheck import DIFFERENCE_LIMIT, LITERAL_LIMIT, Agreement, GradientCheck
+
+
+def chain(shape, *layers, threads=1, seed=0, dtype="float64"):
+    x = node = Input(shape)
+    for layer in layers:
+        node = layer(node)
+    return Network(x, node, dtype=dtype, threads=threads, seed=seed)
+
+
+def check(network, samples=3, *, loss=None, seed=0, **options):
+    """Return the rows of the table by name, for random samples and labels."""
+    rng = np.random.default_rng(seed)
+    x = [rng.normal(size=(samples, *node.shape)) for node in network.inputs]
+    target = rng.integers(network.outputs[0].size, size=samples)
+    if loss is not None:
+        target = rng.normal(size=(samples, *network.outputs[0].shape))
+    run = GradientCheck(network, loss or SoftmaxCrossEntropy(), x, target, **options)
+    return {row.name: row for row in run.run(elements=None)}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_correct_network_passes(threads):
+    network = chain(
+        (2, 5, 5), Conv2D(3, 3, padding=1), ReLU(), MaxPool2D(2), Flatten(), Dense(6), Tanh(), Dense(4), threads=threads
+    )
+    rows = check(network, samples=17)
+    assert list(rows) == [*network.parameters, "input"]
+    assert [row.verdict for row in rows.values()] == ["ok"] * 7
+    for name, row in rows.items():
+        assert row.checked + row.kinks == np.prod(row.shape) and row.checked > 0
+        assert row.difference_error < DIFFERENCE_LIMIT and row.literal_error < LITERAL_LIMIT
+        if name != "input":
+            assert row.largest_gradient == np.abs(network.gradients[name]).max()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_every_layer_and_both_losses(training):
+    network = chain((1, 6, 6), Conv2D(2, 3, stride=2, padding="same", dilation=2), Sigmoid(), AvgPool2D(2, stride=1),
+                    Flatten(), Dropout(0.4), Dense(3), Softmax())  # fmt: skip
+    rows = check(network, loss=MeanSquaredError(), training=training)
+    assert {row.verdict for row in rows.values()} == {"ok"}
+    assert {row.verdict for row in check(network, training=training).values()} == {"ok"}
+
+
+def test_graphs_with_branches_and_two_inputs():
+    a, b = Input((3,), name="a"), Input((3,), name="b")
+    shared = Tanh()(Add()(a, Dense(3)(b)))
+    network = Network([a, b], Dense(2)(Add()(shared, shared, Sigmoid()(shared), b)), dtype="float64", threads=1)
+    rows = check(network)
+    assert list(rows)[-2:] == ["a", "b"]
+    assert {row.verdict for row in rows.values()} == {"ok"}
+
+
+def test_one_hot_targets():
+    network = chain((3,), Dense(2))
+    run = GradientCheck(network, SoftmaxCrossEntropy(), [np.ones((2, 3))], np.array([[1, 0], [0, 1]]))
+    assert {row.verdict for row in run.run()} == {"ok"}
+
+
+def test_nothing_is_changed():
+    network = chain((3,), Dense(4), Dropout(0.5), Dense(2))
+    before, x = network.theta.copy(), np.random.default_rng(0).normal(size=(5, 3))
+    given = x.copy()
+    run = GradientCheck(network, SoftmaxCrossEntropy(), [x], np.array([0, 1, 0, 1, 1]), training=True)
+    gradients = network.dL_dtheta.copy()
+    list(run.run())
+    np.testing.assert_array_equal(network.theta, before)
+    np.testing.assert_array_equal(network.dL_dtheta, gradients)
+    np.testing.assert_array_equal(x, given)
+
+
+def test_elements_are_chosen_by_seed():
+    network = chain((5,), Dense(20), Tanh(), Dense(3))
+    run = GradientCheck(network, SoftmaxCrossEntropy(), [np.ones((2, 5))], np.array([0, 1]))
+    few, again = (list(run.run(elements=7, seed=1)) for _ in range(2))
+    assert few == again
+    assert [row.checked for row in few] == [7, 7, 7, 3, 7]
+
+
+class DoubledWeights(Dense):
+    """The weight gradient twice too large."""
+
+    def backward(self, share):
+        super().backward(share)
+        share.gradients["W"][...] *= 2
+
+
+class ForgottenBias(Dense):
+    """The bias gradient of the first output alone."""
+
+    def backward(self, share):
+        super().backward(share)
+        share.gradients["b"][1:] = 0
+
+
+class WrongSign(Tanh):
+    """The input gradient with the wrong sign."""
+
+    def backward(self, share):
+        super().backward(share)
+        share.dL_dx[0][...] *= -1
+
+
+class TransposedKernel(Conv2D):
+    """The weight gradient with rows and columns of the kernel exchanged."""
+
+    def backward(self, share):
+        super().backward(share)
+        share.gradients["W"][...] = share.gradients["W"].swapaxes(2, 3).copy()
+
+
+class SlightlyOff(Dense):
+    """One element off by a millionth part: too little for finite differences, not for the literal code."""
+
+    def backward(self, share):
+        super().backward(share)
+        share.gradients["W"][0, 0] *= 1 + 1e-7
+
+
+class WrongForward(Sigmoid):
+    """A value that is not the formula's; the backward pass fits to it, so finite differences alone see nothing."""
+
+    def forward(self, share):
+        super().forward(share)
+        share.z[...] = 1 - share.z
+
+    def backward(self, share):
+        super().backward(share)
+        share.dL_dx[0][...] *= -1
+
+
+@pytest.mark.parametrize(
+    ("layers", "failing"),
+    [
+        ((DoubledWeights(4, name="bad"), Tanh(), Dense(2)), {"bad.W"}),
+        ((ForgottenBias(4, name="bad"), Tanh(), Dense(2)), {"bad.b"}),
+        ((Dense(4), WrongSign(), Dense(2)), {"dense1.W", "dense1.b", "input"}),
+        ((SlightlyOff(4, name="bad"), Tanh(), Dense(2)), {"bad.W"}),
+        ((Dense(4), WrongForward(), Dense(2)), {"dense1.W", "dense1.b", "dense2.W", "dense2.b", "input"}),
+    ],
+    ids=lambda value: (
+        "" if isinstance(value, set) else next(type(x).__name__ for x in value if type(x).__module__ == __name__)
+    ),
+)
+def test_a_planted_bug_fails(layers, failing):
+    rows = check(chain((3,), *layers))
+    assert {name for name, row in rows.items() if row.verdict == "FAIL"} == failing
+    assert {row.verdict for name, row in rows.items() if name not in failing} <= {"ok"}
+
+
+def test_a_transposed_kernel_fails_and_the_place_is_told():
+    network = chain((1, 4, 4), TransposedKernel(2, 3, name="bad"), Tanh(), Flatten(), Dense(2))
+    row = check(network)["bad.W"]
+    assert row.verdict == "FAIL" and not row.ok
+    assert row.difference_index[2] != row.difference_index[3]  # the diagonal is right
+
+
+def test_a_relu_exactly_at_a_kink():
+    network = chain((3,), Dense(2), ReLU(), Dense(2))
+    network.theta[...] = 0  # every z of the first layer is 0
+    network.parameters["dense2.W"] = np.array([[1.0, 2.0], [3.0, 5.0]])
+    rows = check(network, samples=1)
+    assert rows["dense1.W"].verdict == rows["dense1.b"].verdict == "kink"
+    assert rows["dense1.b"].kinks == 2 and rows["dense1.b"].checked == 0
+    assert np.isnan(rows["dense1.b"].difference_error)
+    assert rows["dense2.b"].verdict == "ok"
+
+
+def test_ties_in_a_pooling_window_are_kinks():
+    network = chain((1, 2, 2), MaxPool2D(2), Flatten(), Dense(2))
+    run = GradientCheck(network, SoftmaxCrossEntropy(), [np.zeros((1, 1, 2, 2))], np.array([1]))
+    rows = {row.name: row for row in run.run(elements=None)}
+    assert rows["input"].kinks >= 3 and rows["input"].verdict in ("ok", "kink")
+    assert rows["dense1.b"].verdict == "ok"
+
+
+def test_a_kink_does_not_hide_a_wrong_literal_gradient():
+    row = Agreement("w", (1,), 1.0, 0, 1, float("nan"), (), 0.5, (0,))
+    assert row.verdict == "FAIL"
+    assert Agreement("w", (1,), 1.0, 0, 1, float("nan"), (), 0.0, (0,)).verdict == "kink"
+    assert Agreement("w", (1,), 1.0, 1, 0, 0.5, (0,), 0.0, (0,)).verdict == "FAIL"
+    assert Agreement("w", (1,), 1.0, 1, 0, float("nan"), (0,), 0.0, (0,)).verdict == "FAIL"
+    assert Agreement("w", (1,), 1.0, 1, 0, 0.0, (0,), float("nan"), (0,)).verdict == "FAIL"
+
+
+def test_nan_in_a_parameter_is_no_agreement():
+    network = chain((3,), Dense(4), Tanh(), Dense(2))
+    network.parameters["dense1.W"][0, 0] = np.nan
+    assert "ok" not in {row.verdict for row in check(network).values()}
+
+
+def test_only_float64_and_one_output():
+    with pytest.raises(ConfigurationError, match="^gradcheck: got float32, expected a float64 network"):
+        check(chain((3,), Dense(2), dtype="float32"))
+    x = Input((3,))
+    y = Dense(2)(x)
+    network = Network(x, [y, Dense(2)(y)], dtype="float64", threads=1)
+    with pytest.raises(ConfigurationError, match="^gradcheck: got 2 outputs, expected one"):
+        check(network)
