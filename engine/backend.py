@@ -12,6 +12,7 @@ import os
 import pickle
 import platform
 import tempfile
+import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -68,12 +69,13 @@ TILE = 8 if "avx512f" in cpu_features() else 4
 
 _clock = event.TimingListener()
 event.register("numba:compile", _clock)
+_loading = {"seconds": 0.0}
 _kernels_asked_for: set[str] = set()
 
 
 def compile_seconds() -> float:
-    """Return the seconds that this process has spent compiling; loading from the cache is not compiling."""
-    return _clock.duration if _clock.done else 0.0
+    """Return the seconds that this process has spent compiling kernels or loading them from the cache."""
+    return (_clock.duration if _clock.done else 0.0) + _loading["seconds"]
 
 
 def kernels_ready() -> int:
@@ -134,6 +136,7 @@ class KernelCache(FunctionCache):
 
     def load_overload(self, sig, target_context):
         """Return the compiled kernel from the cache, or None when it is missing, damaged or unreadable."""
+        start = time.perf_counter()
         target_context.refresh()
         _kernels_asked_for.add(f"{self._py_func.__module__}.{self._py_func.__qualname__}{sig}")
         try:
@@ -143,6 +146,8 @@ class KernelCache(FunctionCache):
             return self._impl.rebuild(target_context, pickle.loads(stored[32:]))
         except (OSError, ValueError, TypeError, AttributeError, EOFError, pickle.UnpicklingError, NumbaError):
             return None
+        finally:
+            _loading["seconds"] += time.perf_counter() - start
 
     def save_overload(self, sig, data):
         """Write the compiled kernel atomically; a full disk or a read-only home is not an error."""

@@ -181,7 +181,7 @@ def test_target_accuracy_decides_the_exit_code(here, capsys):
 
 def test_xor_is_learned_by_two_layers(here, capsys):
     code, result, _ = train(
-        capsys, "dense 8 > tanh > dense 2", "--data", "toy:xor", "--epochs", "300", "--lr", "0.05", "--threads", "1"
+        capsys, "dense 8 > tanh > dense 2", "--data", "toy:xor", "--epochs", "40", "--lr", "0.05", "--threads", "1"
     )
     assert code == 0
     assert result["test_accuracy"] == 1.0

@@ -220,6 +220,22 @@ def test_best_epoch_is_the_first_of_the_best():
     assert run.progress.best_epoch == accuracies.index(max(accuracies)) + 1
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_without_learning_every_epoch_is_the_same(threads):
+    """A rate of 1e-30 changes no bit: the history must be what evaluate says of the training part, epoch by epoch."""
+    x = Input((1, 6, 6))
+    network = Network(x, Dense(3)(Flatten()(x)), threads=threads)
+    feed, loss = bars(), SoftmaxCrossEntropy()
+    options = {"epochs": 3, "batch_size": 25, "schedule": constant}
+    run = Training(network, loss, SGD(1e-30), feed, bars(50, 1), **options)
+    expected = evaluate(network, feed, loss)
+    finish(run)
+    for entry in run.progress.history:
+        assert entry["train_loss"] == pytest.approx(expected.loss, rel=1e-5)  # float32, summed in another order
+        assert entry["train_accuracy"] == expected.accuracy
+    assert run.progress.best_epoch == 1 and run.progress.best_accuracy == entry["validation_accuracy"]
+
+
 @pytest.mark.parametrize("schedule", [constant, linear, cosine])
 def test_schedule_multiplies_the_base_rate(schedule):
     run, rates = training(optimizer=SGD(0.2), epochs=2, schedule=schedule), []

@@ -11,6 +11,7 @@ from handgrad.derivations import maxpool2d as derivation
 from handgrad.engine import Input, MaxPool2D
 from handgrad.engine.checks import ConfigurationError, ShapeError
 
+SIZES = st.sampled_from([(2, 2), (3, 3), (3, 2), (1, 3)])  # few, for each is compiled on its own
 PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
 NOTES = [[[1, 3, 2, 1], [2, 9, 1, 1], [1, 4, 2, 3], [5, 6, 1, 2]]]  # the image of S2's average pooling
 
@@ -18,7 +19,7 @@ NOTES = [[[1, 3, 2, 1], [2, 9, 1, 1], [1, 4, 2, 3], [5, 6, 1, 2]]]  # the image 
 @st.composite
 def configurations(draw):
     """Options of a layer, and the shape of a mini-batch it fits."""
-    size, stride = draw(PAIR), draw(st.none() | st.integers(1, 4) | PAIR)
+    size, stride = draw(SIZES), draw(st.none() | st.integers(1, 4) | PAIR)
     rows, columns = st.integers(0, size[0] - 1), st.integers(0, size[1] - 1)
     padding = draw(
         st.sampled_from(["same", "valid"]) | st.tuples(rows, columns) | st.tuples(rows, rows, columns, columns)
