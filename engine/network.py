@@ -16,7 +16,7 @@ import numpy as np
 from .checks import ConfigurationError, DeviceError, ShapeError, require_positive_integers
 from .graph import Node, topological_order
 from .passes import Pass
-from .workers import Workers
+from .workers import shared_workers
 
 DTYPES = ("float32", "float64")
 ALIGNMENT = 16  # numbers; every parameter starts on a cache line
@@ -144,7 +144,7 @@ class Network:
         self.dtype, self.device, self.seed = np.dtype(dtype), device, int(seed)
         self.order = topological_order(self.inputs, self.outputs)
         self.nodes = self._name_nodes()
-        self.workers = Workers(threads)
+        self.workers = shared_workers(threads)
         self._allocate_parameters()
         self.draw = 0
         self.last_pass: Pass | None = None

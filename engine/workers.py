@@ -7,6 +7,7 @@ the same bits. Compiled kernels release Python's lock, so the threads run side b
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -42,6 +43,24 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+def shared_workers(size: int | None = None) -> Workers:
+    """Return the workers that all networks of this process with so many threads share.
+
+    Parameters
+    ----------
+    size : int, optional
+        By default the number of cores that the process may use.
+    """
+    size = available_cores() if size is None else size
+    require_positive_integers("workers", threads=size)
+    return _shared_workers(size)
+
+
+@functools.cache
+def _shared_workers(size: int) -> Workers:
+    return Workers(size)
+
+
 class WorkerError(RuntimeError):
     """Another worker failed, so this one cannot reach its barrier."""
 
@@ -49,7 +68,8 @@ class WorkerError(RuntimeError):
 class Workers:
     """A fixed number of threads that run the same function at the same time.
 
-    The calling thread is the worker of rank 0; the others wait in the background and end with the process.
+    The calling thread is the worker of rank 0; the others wait in the background and end with the process. Calls from
+    several threads take turns.
 
     Parameters
     ----------
@@ -69,6 +89,12 @@ class Workers:
         size = available_cores() if size is None else size
         require_positive_integers("workers", threads=size)
         self.size = size
+        self._turn = threading.Lock()
+        self._set_up()
+
+    def _set_up(self) -> None:
+        size = self.size
+        self._process = os.getpid()
         self._arrivals = np.zeros(16, dtype=np.int64)  # a cache line of its own
         self._started, self._finished = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
         self._runs = 0
@@ -91,6 +117,13 @@ class Workers:
         if self.size == 1:
             function(0)
             return
+        if self._process != os.getpid():  # a fork copies the memory but not the threads
+            self._turn = threading.Lock()
+            self._set_up()
+        with self._turn:
+            self._run(function)
+
+    def _run(self, function: Callable[[int], object]) -> None:
         if not self._threads:
             self._start()
         self._function, self._failures = function, []
@@ -100,8 +133,14 @@ class Workers:
             lock.release()
         _arrive(self._started)
         self._call(0)
-        self._until(self._finished, self._runs * (self.size - 1), stop_on_failure=False)
-        self._function = None
+        all_finished = self._runs * (self.size - 1)
+        try:
+            self._until(self._finished, all_finished, stop_on_failure=False)
+        except BaseException:  # Ctrl-C: let the others come to their end before it goes on
+            self._until(self._finished, all_finished, stop_on_failure=False)
+            raise
+        finally:
+            self._function = None
         if self._failures:
             raise next((f for f in self._failures if not isinstance(f, WorkerError)), self._failures[0])
 

@@ -8,6 +8,7 @@ import pytest
 from handgrad.engine.arrays import LANES
 from handgrad.engine.layers.dropout import draw_mask
 from handgrad.engine.layers.tanh import tanh_forward
+from handgrad.engine.scalar import random_bits
 
 EPS = float(np.finfo(np.float32).eps)
 
@@ -60,7 +61,7 @@ def test_tanh_of_float64_is_that_of_the_standard_library():
     np.testing.assert_allclose(tanh(z, np.float64), np.tanh(z), rtol=4e-16 * 4, atol=0)
 
 
-# random_bits is used by kernels alone, so its bits are read off masks: mask = bits >= threshold
+# Kernels turn random bits into masks, mask = bits >= threshold; on masks there are millions to count
 def masks(key, threshold, blocks=64, size=128, first_sample=0):
     mask = np.empty((blocks, size, LANES))
     draw_mask(mask, np.uint64(key), first_sample, np.uint32(threshold))
@@ -76,10 +77,25 @@ def test_random_bits_are_uniform(key):
         assert abs(mask.mean() - p) < 5 * np.sqrt(p * (1 - p) / mask.size)
 
 
-def test_each_of_the_low_bits_is_balanced_too():
-    """Twice the threshold, modulo 2**32, looks at the bits below the highest: count how often two masks differ."""
-    low, high = masks(7, 2**30), masks(7, 3 * 2**30)
-    assert abs((low - high).mean() - 0.5) < 5 * 0.5 / np.sqrt(low.size)  # bits between 1/4 and 3/4
+@pytest.mark.parametrize("bit", [0, 1, 7, 15, 31, 33, 63])
+@pytest.mark.parametrize("of", ["key", "position"])
+def test_one_changed_bit_changes_each_of_the_32_with_probability_one_half(of, bit):
+    """Each share has deviation 0.5 / sqrt(4000); of the 448 in all these tests none may be 5 of them away."""
+    rng = np.random.default_rng(bit)
+    flips = np.zeros(32)
+    for key, position in rng.integers(2**64, size=(4000, 2), dtype=np.uint64):
+        other = [key, position]
+        other[of == "position"] ^= np.uint64(1) << np.uint64(bit)
+        difference = int(random_bits(key, position)) ^ int(random_bits(*other))
+        flips += [difference >> k & 1 for k in range(32)]
+    assert np.abs(flips / 4000 - 0.5).max() < 5 * 0.5 / np.sqrt(4000)
+
+
+def test_bits_of_neighbouring_positions_are_all_different_and_balanced():
+    bits = np.array([random_bits(np.uint64(99), np.uint64(k)) for k in range(20_000)], dtype=np.uint32)
+    assert len(np.unique(bits)) > 19_990  # among 2**32, 0.05 pairs of 20,000 numbers are equal on average
+    shares = np.array([(bits >> np.uint32(k) & np.uint32(1)).mean() for k in range(32)])
+    assert np.abs(shares - 0.5).max() < 5 * 0.5 / np.sqrt(20_000)
 
 
 @pytest.mark.parametrize(("one", "other"), [(0, 1), (0, 2**32), (5, 5 + 2**63), (1, 2)])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 
 import numpy as np
 import pytest
 
+from handgrad.engine import Dense, Input, Network
 from handgrad.engine.checks import ConfigurationError
 from handgrad.engine.workers import WorkerError, Workers, available_cores
 
@@ -174,3 +178,47 @@ def test_size_is_checked(size):
     with pytest.raises(ConfigurationError) as caught:
         Workers(size)
     assert str(caught.value) == f"workers: threads: got {size!r}, expected an integer of at least 1"
+
+
+def test_networks_of_one_size_share_their_threads():
+    before = threading.active_count()
+    for _ in range(20):
+        x = Input((3,))
+        network = Network(x, Dense(2)(x), threads=3)
+        network.forward(np.ones((40, 3)))
+    assert threading.active_count() <= before + 2
+
+
+def test_two_threads_that_use_the_same_workers_take_turns():
+    workers, sums = Workers(2), []
+
+    def count():
+        for _ in range(50):
+            ranks = []
+            workers.run(ranks.append)
+            sums.append(sorted(ranks))
+
+    threads = [threading.Thread(target=count) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sums == [[0, 1]] * 150
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_workers_live_on_after_a_fork():
+    script = (
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore')\n"  # Python warns that threads do not survive; that is the point
+        "from handgrad.engine.workers import Workers\n"
+        "workers = Workers(2)\n"
+        "workers.run(lambda rank: None)\n"
+        "child = os.fork()\n"
+        "ranks = []\n"
+        "workers.run(ranks.append)\n"
+        "assert sorted(ranks) == [0, 1]\n"
+        "if child == 0: os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
