@@ -5,6 +5,8 @@ Floor 0: imports nothing but the standard library, so that every part of the pro
 
 from __future__ import annotations
 
+from numbers import Integral
+
 
 class HandgradError(Exception):
     """Base of every expected error; the command line prints it as one line, without a traceback.
@@ -77,5 +79,20 @@ def require_positive_integers(what: str, **values: object) -> None:
         When a value is not an integer, or is below 1.
     """
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ConfigurationError(f"{what}: {name}", got=repr(value), expected="an integer of at least 1")
+
+
+def require_name(what: str, name: object) -> None:
+    """Raise ConfigurationError unless a name is None, or a text of letters, digits and underscores.
+
+    Parameters
+    ----------
+    what : str
+        What is to be called so.
+    name : object
+    """
+    if name is None:
+        return
+    if not isinstance(name, str) or not name or not name.replace("_", "a").isalnum():
+        raise ConfigurationError(f"{what}: name", got=repr(name), expected="letters, digits and _ alone")

@@ -5,12 +5,14 @@ Floor 3.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
 
 from .arrays import blocks_for, gather
 from .backend import LANES
+from .checks import ShapeError
 from .passes import Part, Pass
 
 
@@ -34,8 +36,20 @@ class Feed:
     def __init__(self, images: np.ndarray, targets: np.ndarray, scale: np.ndarray, shift: np.ndarray):
         self.images, self.targets = images, targets
         self.rows = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
-        repeats = self.rows.shape[1] // len(scale)
+        repeats, rest = divmod(self.rows.shape[1], len(scale))
+        if rest or len(scale) != len(shift):
+            raise ShapeError(
+                "Feed: scale and shift",
+                got=f"{len(scale)} and {len(shift)} numbers",
+                expected=f"as many, one per channel, for samples of {self.rows.shape[1]} values",
+            )
         self.scale, self.shift = np.repeat(scale, repeats), np.repeat(shift, repeats)
+
+    def with_targets(self, targets: np.ndarray) -> Feed:
+        """Return the same samples with other targets; nothing is copied."""
+        feed = copy.copy(self)
+        feed.targets = targets
+        return feed
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -6,9 +6,10 @@ Floor 1: it knows nothing of what a layer computes.
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import TYPE_CHECKING
 
-from .checks import ConfigurationError, ShapeError, require_positive_integers
+from .checks import ConfigurationError, ShapeError, require_name, require_positive_integers
 
 if TYPE_CHECKING:
     from .layers.layer import Layer
@@ -63,10 +64,11 @@ class Input(Node):
     """
 
     def __init__(self, shape: tuple[int, ...], name: str | None = None):
-        shape = (shape,) if isinstance(shape, int) else tuple(shape)
+        shape = (shape,) if isinstance(shape, Integral) else tuple(shape)
         if not shape:
             raise ShapeError("Input", got="an empty shape", expected="(channels, rows, columns) or (features,)")
         require_positive_integers("Input", **{f"size {axis}": size for axis, size in enumerate(shape)})
+        require_name("Input", name)
         super().__init__(None, (), shape, name)
 
 

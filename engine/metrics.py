@@ -25,7 +25,7 @@ class Evaluation:
     loss : float
         Mean over the samples.
     confusion : numpy.ndarray of shape (K, K), int64
-        ``confusion[true, predicted]``.
+        ``confusion[true, predicted]``; (0, 0) where the targets are values, not labels.
     """
 
     samples: int
@@ -39,8 +39,8 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of correct samples, 0 to 1."""
-        return self.correct / self.samples
+        """Share of correct samples, 0 to 1; NaN where there are no classes."""
+        return self.correct / self.samples if self.confusion.size else float("nan")
 
     def per_class(self) -> list[dict[str, float]]:
         """Return precision, recall and F-score of each class, 0 to 1; NaN where a class never occurs."""
@@ -76,7 +76,7 @@ def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) ->
     network : Network
         One input, one output of K classes.
     feed : Feed
-        With integer labels.
+        With integer labels, or with values for a regression.
     loss : Loss
     batch_size : int
 
@@ -84,13 +84,15 @@ def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) ->
     -------
     Evaluation
     """
-    K = network.outputs[0].size
+    has_labels = feed.targets.ndim == 1 and np.issubdtype(feed.targets.dtype, np.integer)
+    K = network.outputs[0].size if has_labels else 0
     confusion, total = np.zeros((K, K), dtype=np.int64), 0.0
     for start in range(0, len(feed), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(feed)))
         loss_sum, classes = _look(network, feed, loss, chosen)
         total += loss_sum
-        np.add.at(confusion, (feed.targets[chosen], classes), 1)
+        if has_labels:
+            np.add.at(confusion, (feed.targets[chosen], classes), 1)
     return Evaluation(len(feed), float(total / len(feed)), confusion)
 
 

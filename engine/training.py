@@ -75,7 +75,7 @@ class TrainingStep:
             z, targets = part.values[network.outputs[0].name], self.feed.targets[mine]
             packed = self.loss.pack_target(targets, part.blocks, network.dtype)
             self._losses[rank] = self.loss.on_lanes(z, packed, part.samples, current.samples, part.seeds[0])
-            if targets.ndim == 1:
+            if targets.ndim == 1 and packed.dtype == np.int64:
                 predicted = np.empty(packed.shape, dtype=np.int64)
                 predicted_classes(z, predicted)
                 self._correct[rank] = (predicted.reshape(-1)[: part.samples] == targets).sum()
@@ -96,8 +96,9 @@ class Progress:
         Epochs finished, and mini-batches done in the current one.
     loss_sum, correct, seen : float, int, int
         Sums over the samples of the current epoch.
-    best_accuracy, best_epoch : float, int
-        Of the validation part; -1 and 0 before the first epoch.
+    best_accuracy, best_loss, best_epoch : float, float, int
+        Of the validation part: the epoch with the highest accuracy, or with the lowest loss where there are no classes;
+        -1, infinity and 0 before the first epoch.
     seconds : float
         Spent in steps of the current epoch, compiling left out.
     history : list of dict
@@ -110,6 +111,7 @@ class Progress:
     correct: int = 0
     seen: int = 0
     best_accuracy: float = -1.0
+    best_loss: float = math.inf
     best_epoch: int = 0
     seconds: float = 0.0
     history: list[dict] = field(default_factory=list)
@@ -157,8 +159,10 @@ class Training:
         require_positive_integers("training", epochs=epochs, batch_size=batch_size)
         if len(train) == 0 or len(validation) == 0:
             raise ConfigurationError("training", got="an empty part", expected="samples to train and to validate on")
-        for part in (train, validation):
-            loss.check_target(part.targets, (len(part), *network.outputs[0].shape))
+        train, validation = (
+            part.with_targets(loss.check_target(part.targets, (len(part), *network.outputs[0].shape)))
+            for part in (train, validation)
+        )
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.train, self.validation = train, validation
         self.epochs, self.batch_size, self.schedule, self.seed = epochs, batch_size, schedule, seed
@@ -181,14 +185,17 @@ class Training:
         ConfigurationError
             When the loss is no longer a finite number.
         """
-        while self.progress.epoch < self.epochs:
-            order = self.shuffle(self.progress.epoch)
-            while self.progress.batch < self.batches:
-                self._train_on(order)
-                if self.progress.batch < self.batches:
-                    yield "step"
-            self._finish_epoch()
-            yield "epoch"
+        try:
+            while self.progress.epoch < self.epochs:
+                order = self.shuffle(self.progress.epoch)
+                while self.progress.batch < self.batches:
+                    self._train_on(order)
+                    if self.progress.batch < self.batches:
+                        yield "step"
+                self._finish_epoch()
+                yield "epoch"
+        finally:
+            self.optimizer.learning_rate = self.base_learning_rate
 
     def _train_on(self, order: np.ndarray) -> None:
         at = self.progress
@@ -222,6 +229,8 @@ class Training:
             }
         )
         at.epoch += 1
-        if result.accuracy > at.best_accuracy:
-            at.best_accuracy, at.best_epoch = result.accuracy, at.epoch
+        has_classes = result.confusion.size > 0
+        if result.accuracy > at.best_accuracy if has_classes else result.loss < at.best_loss:
+            at.best_epoch, at.best_loss = at.epoch, result.loss
+            at.best_accuracy = result.accuracy if has_classes else at.best_accuracy
         at.batch, at.loss_sum, at.correct, at.seen, at.seconds = 0, 0.0, 0, 0, 0.0

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..checks import ConfigurationError, ShapeError
+from ..checks import ConfigurationError, ShapeError, require_name
 from ..graph import Node
 
 Shape = tuple[int, ...]
@@ -79,10 +79,7 @@ class Layer:
     random: ClassVar[bool] = False  # whether the layer draws random numbers in training
 
     def __init__(self, name: str | None = None):
-        if name is not None and (not isinstance(name, str) or not name or not name.replace("_", "a").isalnum()):
-            raise ConfigurationError(
-                f"{type(self).__name__}: name", got=repr(name), expected="letters, digits and _ alone"
-            )
+        require_name(type(self).__name__, name)
         self.name = name
         self._node: Node | None = None
 

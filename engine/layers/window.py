@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 import numpy as np
 
@@ -31,15 +32,15 @@ def pair_of_integers(layer, name: str, value, minimum: int = 1) -> tuple[int, in
     ConfigurationError
         When it is anything else, or below the minimum.
     """
-    pair = (value, value) if isinstance(value, int) else value
+    pair = (value, value) if isinstance(value, Integral) else value
     fits = isinstance(pair, (tuple, list)) and len(pair) == 2
-    if not fits or any(isinstance(n, bool) or not isinstance(n, int) or n < minimum for n in pair):
+    if not fits or any(isinstance(n, bool) or not isinstance(n, Integral) or n < minimum for n in pair):
         raise ConfigurationError(
             f"{layer}: {name}",
             got=repr(value),
             expected=f"an integer of at least {minimum}, or (rows, columns)",
         )
-    return tuple(pair)
+    return tuple(int(n) for n in pair)
 
 
 def parse_padding(layer, padding, size, window, stride, dilation) -> tuple[int, int, int, int]:
@@ -66,11 +67,11 @@ def parse_padding(layer, padding, size, window, stride, dilation) -> tuple[int, 
             total = max(0, (-(-n // s) - 1) * s + d * (f - 1) + 1 - n)
             sides += [total // 2, total - total // 2]
         return tuple(sides)
-    sides = [padding] * 4 if isinstance(padding, int) and not isinstance(padding, bool) else padding
+    sides = [padding] * 4 if isinstance(padding, Integral) and not isinstance(padding, bool) else padding
     if isinstance(sides, (tuple, list)) and len(sides) == 2:
         sides = [sides[0], sides[0], sides[1], sides[1]]
     fits = isinstance(sides, (tuple, list)) and len(sides) == 4
-    if not fits or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in sides):
+    if not fits or any(isinstance(n, bool) or not isinstance(n, Integral) or n < 0 for n in sides):
         raise ConfigurationError(
             f"{layer}: padding",
             got=repr(padding),

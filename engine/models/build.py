@@ -62,7 +62,7 @@ def build(
         "linear",
         "softmax",
     ):
-        near = difflib.get_close_matches(model, MODELS, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(model, MODELS, n=1, cutoff=0.65)
         raise ConfigurationError(
             f"there is no model '{model}'",
             expected=f'one of {", ".join(MODELS)}, or a text such as "conv 6@5x5 same > relu > maxpool 2 > dense 10"',

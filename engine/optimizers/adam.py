@@ -14,11 +14,10 @@ from .optimizer import Optimizer, fraction, positive_number
 @kernel
 def adam_update(theta, g, m, v, constants):
     """One step of Adam; constants are those of ``Adam.constants``."""
-    rate, beta1, beta2, eps, correction1, correction2 = constants
-    one = theta.dtype.type(1)
+    rate, beta1, beta2, rest1, rest2, eps, correction1, correction2 = constants  # rest = 1 - beta
     for k in range(theta.size):
-        m[k] = beta1 * m[k] + (one - beta1) * g[k]  # (adam.1)
-        v[k] = beta2 * v[k] + (one - beta2) * g[k] * g[k]  # (adam.2)
+        m[k] = beta1 * m[k] + rest1 * g[k]  # (adam.1)
+        v[k] = beta2 * v[k] + rest2 * g[k] * g[k]  # (adam.2)
         m_hat = m[k] / correction1  # (adam.3)
         v_hat = v[k] / correction2  # (adam.4)
         theta[k] = theta[k] - rate * m_hat / (math.sqrt(v_hat) + eps)  # (adam.5)
@@ -51,10 +50,13 @@ class Adam(Optimizer):
         self.eps = positive_number("Adam", "eps", eps)
 
     def constants(self, name: str, number: type) -> tuple:
-        """Return α, β1, β2, ε and the two bias corrections 1 - β^t of the current step t, as ``number``."""
-        t = self.steps[name]
-        corrections = (1 - self.beta1**t, 1 - self.beta2**t)
-        return tuple(number(c) for c in (self.learning_rate, self.beta1, self.beta2, self.eps, *corrections))
+        """Return α, β1, β2, 1 - β1, 1 - β2, ε and the bias corrections 1 - β^t of the current step t, as ``number``.
+
+        The differences are taken in float64: 1 - 0.999 in float32 would be off by 2e-5 of itself.
+        """
+        t, betas = self.steps[name], (self.beta1, self.beta2)
+        rests, corrections = (1 - beta for beta in betas), (1 - beta**t for beta in betas)
+        return tuple(number(c) for c in (self.learning_rate, *betas, *rests, self.eps, *corrections))
 
     def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
         """Apply (adam.1) to (adam.5) to a stretch."""

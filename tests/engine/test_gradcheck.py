@@ -223,3 +223,12 @@ def test_only_float64_and_one_output():
     network = Network(x, [y, Dense(2)(y)], dtype="float64", threads=1)
     with pytest.raises(ConfigurationError, match="^gradcheck: got 2 outputs, expected one"):
         check(network)
+
+
+def test_rounding_of_the_quotient_is_no_error():
+    """Weights so large that the gradients vanish: what remains of the quotient is the rounding of L."""
+    network = chain((4,), Dense(5), Tanh(), Dense(2))
+    network.theta *= 30
+    x = np.random.default_rng(0).normal(size=(3, 4))
+    run = GradientCheck(network, SoftmaxCrossEntropy(), [x], network.forward(x).argmax(axis=1))
+    assert {row.verdict for row in run.run()} == {"ok"}

@@ -291,5 +291,35 @@ def test_regression_trains_too():
 
 
 def test_new_progress_is_at_the_start():
-    assert Progress() == Progress(0, 0, 0.0, 0, 0, -1.0, 0, 0.0, [])
+    assert Progress() == Progress(0, 0, 0.0, 0, 0, -1.0, math.inf, 0, 0.0, [])
     assert not math.isnan(Progress().best_accuracy)
+
+
+def test_a_regression_trains_through_whole_epochs_and_keeps_its_best():
+    rng = np.random.default_rng(0)
+    x = Input((3,))
+    network = Network(x, Dense(2)(x), dtype="float64", threads=2)
+    images = rng.normal(size=(100, 3))
+    feed = Feed(images, images @ rng.normal(size=(3, 2)), np.ones(3), np.zeros(3))
+    run = Training(network, MeanSquaredError(), SGD(0.2), feed, feed, epochs=5, batch_size=20, schedule=constant)
+    list(run.run())
+    losses = [entry["validation_loss"] for entry in run.progress.history]
+    assert losses == sorted(losses, reverse=True)
+    assert run.progress.best_epoch == 5 and run.progress.best_loss == losses[-1] < 1e-3
+    assert all(math.isnan(entry["validation_accuracy"]) for entry in run.progress.history)
+
+
+def test_one_hot_targets_train_like_labels():
+    thetas = []
+    for encode in (lambda labels: labels, lambda labels: np.eye(3)[labels]):
+        run = training()
+        parts = (part.with_targets(encode(part.targets)) for part in (run.train, run.validation))
+        other = Training(run.network, run.loss, run.optimizer, *parts, epochs=2, batch_size=25, schedule=constant)
+        thetas.append(finish(other)[0])
+    assert (thetas[0] == thetas[1]).all()
+
+
+def test_the_schedule_leaves_the_optimizers_rate_as_it_was():
+    optimizer = SGD(0.2)
+    finish(training(optimizer=optimizer))
+    assert optimizer.learning_rate == 0.2
