@@ -20,6 +20,7 @@ lint: $(READY)
 $(READY): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v < (3, 14); \
 	  sys.exit(None if ok else "handgrad needs Python 3.11 to 3.13, not %d.%d: make PYTHON=python3.12 ..." % v[:2])'
+	@echo "installing handgrad and its tools into $(VENV): one to two minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[sample,dev]"
 	@touch $(READY)

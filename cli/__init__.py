@@ -7,7 +7,7 @@ target failed, 2 wrong usage, 3 data, 4 device, 130 and 143 interrupted.
 from __future__ import annotations
 
 import importlib
-import os
+import signal
 import sys
 
 import click
@@ -46,13 +46,13 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="handgrad", message="%(prog)s %(version)s")
 def cli() -> None:
-    r"""Neural networks whose every gradient is derived, written by hand and proven equal.
+    """Neural networks whose every gradient is derived, written by hand and proven equal.
 
     \b
     Start with:  handgrad train lenet5
     then look:   handgrad trace last
     and doubt:   handgrad gradcheck lenet5
-    """
+    """  # noqa: D301 (click marks a paragraph that keeps its lines with a real backspace)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -63,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         Instead of ``sys.argv[1:]``.
     """
+    if hasattr(signal, "SIGPIPE") and sys.argv[1:2] not in (["train"], ["data"]):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `handgrad trace last | head` ends without a word, as others do
     sys.exit(run(arguments))
 
 
@@ -90,7 +92,4 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("handgrad: interrupted", err=True)
         return 130
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return result if isinstance(result, int) else 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import click
 import numpy as np
 
+from . import runs
 from .console import json_option, print_json, table
-from .options import device_option, parse_shape, resolve_device
+from .options import device_option, one_text, parse_shape, resolve_device
 
 
 @click.command(short_help="Compare all gradients of a network.")
-@click.argument("model")
+@click.argument("model", nargs=-1, required=True)
 @click.option("--input-shape", default="1x28x28", show_default=True, help="Shape of one sample.")
 @click.option("--classes", type=click.IntRange(min=2), help="Outputs of a named model.  [default: 10]")
 @click.option("--samples", type=click.IntRange(min=1), default=2, show_default=True, help="Size of the mini-batch.")
@@ -29,7 +31,7 @@ from .options import device_option, parse_shape, resolve_device
 @device_option
 @json_option
 def command(
-    model: str,
+    model: tuple[str, ...],
     input_shape: str,
     classes: int | None,
     samples: int,
@@ -39,7 +41,7 @@ def command(
     device: str,
     as_json: bool,
 ):
-    """Compare every gradient of MODEL, in float64, at a random point.
+    """Compare every gradient of MODEL, in float64, at a random point. MODEL is a name, a text, or a trained run.
 
     For each parameter and the input: the kernel's gradient against central differences of the loss, and against the
     literal code of the derivations. Errors are relative to the largest gradient of the array; elements at which a ReLU
@@ -55,8 +57,14 @@ def command(
     if elements != "all" and (not elements.isdecimal() or int(elements) < 1):
         raise ConfigurationError("--elements", got=f"'{elements}'", expected="a number from 1 up, or all")
     started = time.perf_counter()
-    network = build(model, parse_shape(input_shape), classes, dtype="float64", seed=seed, threads=1)
-    x, labels = random_point(network, samples, seed)
+    model = one_text(model)
+    if model == "last" or (Path(model) / "config.json").is_file():
+        _, network = runs.open_network(runs.find(model), dtype="float64", threads=1)
+        x, labels = random_samples(network, samples, seed)
+    else:
+        network = build(model, parse_shape(input_shape), classes, dtype="float64", seed=seed, threads=1)
+        move_biases(network, seed)
+        x, labels = random_samples(network, samples, seed)
     check = GradientCheck(network, SoftmaxCrossEntropy(), [x], labels, training=True, h=h)
     rows = list(check.run(None if elements == "all" else int(elements), seed))
     failed = [row for row in rows if row.verdict == "FAIL"]
@@ -82,7 +90,7 @@ def command(
                 f"{row.largest_gradient:.3e}",
                 f"{row.checked:,} of {int(np.prod(row.shape)):,}",
                 row.kinks,
-                f"{row.difference_error:.1e}",
+                f"{row.difference_error:.1e}" if row.checked else "-",
                 _place(row.difference_index),
                 f"{row.literal_error:.1e}",
                 row.verdict,
@@ -100,21 +108,19 @@ def command(
 
 
 def _place(index: tuple[int, ...]) -> str:
-    return "[" + ",".join(map(str, index)) + "]"
+    return "[" + ",".join(map(str, index)) + "]" if index else "-"
 
 
-def random_point(network, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return random inputs and labels, and move the biases away from 0, where dark images sit on the kink of ReLU.
-
-    Parameters
-    ----------
-    network : Network
-        Its biases are changed.
-    samples, seed : int
-    """
+def move_biases(network, seed: int) -> None:
+    """Move the biases of a new network away from 0, where the ReLUs of dark images sit on their kink."""
     rng = np.random.default_rng([seed, 7])
     for name, array in network.parameters.items():
         if name.endswith(".b"):
             array[...] = 0.1 * rng.normal(size=array.shape)
+
+
+def random_samples(network, samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return normally distributed inputs and random labels."""
+    rng = np.random.default_rng([seed, 8])
     x = rng.normal(size=(samples, *network.inputs[0].shape))
     return x, rng.integers(0, network.outputs[0].size, samples)

@@ -37,6 +37,21 @@ def threads_option(command: Callable) -> Callable:
     )
 
 
+def one_text(words: tuple[str, ...]) -> str | None:
+    """Return the single MODEL of a command line, or None when there is none.
+
+    Raises
+    ------
+    ConfigurationError
+        When there are several: a text that the shell has cut into words.
+    """
+    if len(words) > 1:
+        raise ConfigurationError(
+            "MODEL", got=f"{len(words)} words", expected='one; a text needs quotes: "conv 8@3x3 > relu > dense 10"'
+        )
+    return words[0] if words else None
+
+
 def resolve_device(device: str) -> str:
     """Return "cpu" for auto and cpu.
 

@@ -36,20 +36,39 @@ def command(
     picture of another size than the network's is prepared as MNIST's authors prepared theirs: the drawing is cut out,
     scaled to 20/28 of the network's size with its proportions kept, and centred on its centre of mass.
     """
-    from ..derivations import softmax
-    from ..engine.feed import Feed
-
     resolve_device(device)
     folder = runs.find(run)
     config, network = runs.open_network(folder, threads=1)
     if len(config.input_shape) != 3 or config.input_shape[0] != 1:
         raise ConfigurationError(f"run {folder}", got=f"inputs of {config.input_shape}", expected="grey images")
-    pictures = [read_image(Path(path), tuple(config.input_shape[1:]), invert, fit) for path in images]
-    pixels = np.stack([picture for picture, _ in pictures])[:, None]
+    pictures, failures = {}, []
+    for path in images:
+        try:
+            pictures[path] = read_image(Path(path), tuple(config.input_shape[1:]), invert, fit)
+        except DataError as error:
+            failures.append(error)
+    results = _classify(config, network, pictures) if pictures else []
+    if as_json:
+        print_json({"run": str(folder), "images": results, "errors": [str(error) for error in failures]})
+    else:
+        for result in results:
+            best = ", ".join(f"{name} {p:.1%}" for name, p in list(result["probabilities"].items())[:top])
+            click.echo(f"{result['image']}: {best}" + (" (black and white swapped)" if result["inverted"] else ""))
+    for error in failures:
+        note(f"handgrad: {error}")
+    return DataError.exit_code if failures else 0
+
+
+def _classify(config, network, pictures: dict) -> list[dict[str, object]]:
+    """Return for each picture its classes with probabilities, the most probable first."""
+    from ..derivations import softmax
+    from ..engine.feed import Feed
+
+    pixels = np.stack([picture for picture, _ in pictures.values()])[:, None]
     feed = Feed(pixels, np.zeros(len(pixels), np.int64), np.array(config.scale), np.array(config.shift))
     logits = network.predict(feed.inputs(np.arange(len(pixels)), network.dtype))
     results = []
-    for path, (_, inverted), z in zip(images, pictures, logits.astype(float), strict=True):
+    for (path, (_, inverted)), z in zip(pictures.items(), logits.astype(float), strict=True):
         p = softmax.forward(z.astype(object)).astype(float)
         order = np.argsort(-p)
         results.append(
@@ -61,14 +80,7 @@ def command(
                 "probabilities": {config.class_names[k]: p[k] for k in order},
             }
         )
-    if as_json:
-        print_json({"run": str(folder), "images": results})
-        return
-    for result in results:
-        best = list(result["probabilities"].items())[:top]
-        click.echo(f"{result['image']}: " + ", ".join(f"{name} {p:.1%}" for name, p in best))
-        if result["inverted"] and invert is None:
-            note(f"{result['image']}: the border is bright, so black and white were swapped (--no-invert keeps them)")
+    return results
 
 
 def read_image(path: Path, size: tuple[int, int], invert: bool | None, fit: bool | None) -> tuple[np.ndarray, bool]:
@@ -106,6 +118,8 @@ def read_image(path: Path, size: tuple[int, int], invert: bool | None, fit: bool
             grey = np.asarray(picture.convert("L"), dtype=np.uint8)
     except FileNotFoundError:
         raise DataError(f"image {path} does not exist") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder", remedy=f"give files: {path}/*.png") from None
     except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
         reason = "not in a known format" if isinstance(error, UnidentifiedImageError) else str(error)
         raise DataError(
@@ -115,6 +129,8 @@ def read_image(path: Path, size: tuple[int, int], invert: bool | None, fit: bool
     inverted = bool(border.mean() > 127.5) if invert is None else invert
     if inverted:
         grey, border = 255 - grey, 255 - border
+    if grey.max() == grey.min():
+        raise DataError(f"nothing is drawn in {path}: all its pixels are equal")
     if fit or (fit is None and grey.shape != size):
         return centred(grey, float(np.median(border)), size), inverted
     if grey.shape != size:
@@ -136,13 +152,10 @@ def centred(grey: np.ndarray, background: float, size: tuple[int, int]) -> np.nd
     Returns
     -------
     numpy.ndarray of shape size, uint8
-        All zeros when there is no ink.
     """
     from PIL import Image
 
-    ink = np.maximum(grey - background, 0.0)
-    if ink.max() < 1:
-        return np.zeros(size, np.uint8)
+    ink = np.maximum(grey - background, 0.0) if grey.max() > background else background - grey.astype(np.float64)
     ink *= 255.0 / ink.max()
     rows, columns = np.nonzero((ink > 64).any(axis=1))[0], np.nonzero((ink > 64).any(axis=0))[0]
     box = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

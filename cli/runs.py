@@ -120,12 +120,15 @@ def find(run: str) -> Path:
     if run != "last" and (Path(run) / "config.json").is_file():
         return Path(run)
     known = sorted((path.parent for path in RUNS.glob("*/config.json")), key=lambda path: path.stat().st_mtime)
-    matching = known if run == "last" else [path for path in known if path.name.startswith(run)]
+    alive = [
+        path for path in known if (path / "last.npz").is_file()
+    ]  # the others diverged or died in their first epoch
+    matching = alive if run == "last" else [path for path in known if path.name.startswith(run)]
     if not matching and Path(run).name != run:
         raise DataError(f"{run} is no run folder: it has no config.json", remedy="name one, or last for the newest")
     if not matching:
         remedy = "train one first: handgrad train lenet5" if not known else f"there are {_names(known)}"
-        what = "there is no run yet" if run == "last" else f"there is no run '{run}'"
+        what = "there is no run with a checkpoint yet" if run == "last" else f"there is no run '{run}'"
         raise DataError(f"{what} (looked in {RUNS.absolute()})", remedy=remedy)
     return matching[-1]
 

@@ -62,9 +62,10 @@ def command(
     config, network = runs.open_network(folder, checkpoint=checkpoint, dtype="float64", threads=1)
     feed, chosen = _samples(config, samples, part, data_name, data_dir)
     trace = Trace(network, SoftmaxCrossEntropy(), feed.inputs(chosen), feed.targets[chosen])
-    unknown = [name for name in layers if name not in network.nodes]
+    unknown = [name for name in layers if name not in (*network.nodes, "loss")]
     if unknown:
-        raise ConfigurationError(f"there is no layer '{unknown[0]}'", expected=f"one of {', '.join(network.nodes)}")
+        expected = f"one of {', '.join((*network.nodes, 'loss'))}"
+        raise ConfigurationError(f"there is no layer '{unknown[0]}'", expected=expected)
     shown = [node for node in trace.nodes if not layers or node.name in layers]
     asked = [trace.parse_element(text) for text in elements]
     largest = {name: trace.largest(name) for node in shown for name in (node.name, *node.parameters)}
@@ -77,10 +78,21 @@ def command(
     numbers = ", ".join(map(str, chosen))
     click.echo(f"{folder}, {checkpoint} checkpoint: {part} sample {numbers} of {data_name or config.data}")
     click.echo(f"model: {config.model}")
+    for n, sample in enumerate(chosen):
+        label, best = int(trace.target[n]), int(p[n].argmax())
+        names = config.class_names
+        click.echo(f"sample {sample}: label {names[label]}, predicted {names[best]} ({p[n, best]:.2%})")
+    click.echo(
+        f"L = {trace.L:.9f}; everything in float64; difference quotients with h = {trace.h:g}, which rounding makes "
+        f"uncertain by about {trace.rounding:.0e}"
+    )
+    if len(config.scale) == 1:
+        mean, deviation = -config.shift[0] / config.scale[0], 1 / config.scale[0]
+        click.echo(f"inputs: x = (stored value - {mean:.4g}) / {deviation:.4g}")
     for node in shown:
         click.echo()
         _print_node(node, largest)
-    if not layers:
+    if not layers or "loss" in layers:
         _print_loss(trace, chosen, p, config.class_names)
     if asked:
         click.echo("\nchosen elements")
@@ -160,7 +172,9 @@ def _print_node(node, largest) -> None:
 
 
 def _setting(value: object) -> str:
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return str(value[0]) if len(set(value)) == 1 else "x".join(map(str, value))
+    return str(value)
 
 
 def _print_equation(tag: str, text: str) -> None:
@@ -177,10 +191,9 @@ def _print_loss(trace, chosen, p, class_names) -> None:
         _print_equation(tag, text)
     for n, sample in enumerate(chosen):
         label = int(trace.target[n])
-        best = int(p[n].argmax())
+        p_label = p[n, label]
         click.echo(
-            f"  sample {sample}: label {class_names[label]}, p[label] = {p[n, label]:.6f}, -log p[label] = "
-            f"{-np.log(p[n, label]):.6f}; predicted {class_names[best]} ({p[n, best]:.2%})"
+            f"  sample {sample}: label {class_names[label]}, p[label] = {p_label:.6f}, -log p = {-np.log(p_label):.6f}"
         )
         click.echo("  p = " + "  ".join(f"{value:.6f}" for value in p[n]))
 

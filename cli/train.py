@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from .. import __version__
 from ..engine.checks import ConfigurationError, DataError
 from . import runs
 from .console import json_option, note, print_json
-from .options import data_options, device_option, resolve_device, threads_option
+from .options import data_options, device_option, one_text, resolve_device, threads_option
 
 OPTIMIZERS = ("adam", "momentum", "sgd")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -25,7 +26,7 @@ EPOCHS, BATCH_SIZE = 3, 64
 
 
 @click.command(short_help="Train a network on MNIST or other data.")
-@click.argument("model", required=False)
+@click.argument("model", nargs=-1)
 @data_options
 @click.option("--epochs", type=click.IntRange(min=1), help=f"Passes over the training part.  [default: {EPOCHS}]")
 @click.option("--batch-size", type=click.IntRange(min=1), help=f"Samples per step.  [default: {BATCH_SIZE}]")
@@ -45,14 +46,20 @@ EPOCHS, BATCH_SIZE = 3, 64
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no notes; results only.")
 @json_option
-def command(model: str | None, resume: str | None, target_accuracy: float | None, quiet: bool, as_json: bool, **asked):
+def command(
+    model: tuple[str, ...], resume: str | None, target_accuracy: float | None, quiet: bool, as_json: bool, **asked
+):
     """Train MODEL: lenet5, lenet5-1998, mlp, or a text.
 
-    A text is a chain of layers, "conv 6@5x5 same > relu > maxpool 2 > dense 10". A part of the training images is kept
-    for validation; the test images are read once, at the end. Ctrl-C saves a checkpoint, and --resume continues from
-    it, bit for bit as if nothing had happened.
+    A text is a chain of layers with > between them, in quotes: "conv 6@5x5 same > relu > maxpool 2 > dense 10". Layers
+    are conv FILTERS@SIZE, maxpool SIZE, avgpool SIZE, dense FEATURES, dropout RATE, flatten, relu, sigmoid, tanh,
+    linear and softmax; behind a size stand same, valid, pad N, stride N, dilation N, groups N.
+
+    A part of the training images is kept for validation; the test images are read once, at the end, with the parameters
+    of the best epoch. Ctrl-C saves a checkpoint; --resume continues from it, bit for bit as if nothing had happened.
     """
     started = time.perf_counter()
+    model = one_text(model)
     asked["device"] = resolve_device(asked["device"])
     if resume:
         session = _resume(model, resume, asked, quiet)
@@ -150,7 +157,7 @@ def _load_data(asked: dict, quiet: bool):
         try:
             return name, load(name, folder=folder, seed=seed, validation=validation, progress=progress)
         except DataNotFound as missing:
-            if asked["data_name"] or folder:
+            if asked["data_name"] or folder or not Path(os.environ.get("HANDGRAD_DATA") or ".").is_dir():
                 raise
             try:
                 splits = load("mnist-5k", seed=seed, validation=validation)
@@ -236,13 +243,25 @@ class Session:
         return None
 
     def _introduce(self) -> None:
+        from ..engine import Softmax
+
         c, training = self.config, self.training
         note(
-            f"{c.model}: {self.network.parameter_count:,} parameters; {c.data} from {self.splits.source}: "
-            f"{len(training.train):,} images to train, {len(training.validation):,} to validate, "
-            f"{len(self.splits.test):,} to test; {c.optimizer}, rate {training.base_learning_rate:g}, {c.schedule}; "
-            f"{c.threads} threads; writing {self.folder}"
+            f"{c.model}: {self.network.parameter_count:,} parameters, {c.dtype}; {c.data} from {self.splits.source}: "
+            f"{len(training.train):,} samples to train, {len(training.validation):,} to validate, "
+            f"{len(self.splits.test):,} to test; softmax cross entropy; {c.optimizer}, rate "
+            f"{training.base_learning_rate:g}, {c.schedule}; {c.threads} threads; writing {self.folder}"
         )
+        at = training.progress
+        if at.epoch == training.epochs:
+            note(f"{self.folder} is complete, {at.epoch} of {at.epoch} epochs: nothing is left to train")
+        elif at.epoch or at.batch:
+            note(f"continuing in epoch {at.epoch + 1} after {at.batch} of {training.batches} mini-batches")
+        if isinstance(self.network.outputs[0].layer, Softmax):
+            note(
+                "the loss contains the softmax already (softmax_cross_entropy.1), and this network ends with one: "
+                "it is applied twice; leave the last softmax away"
+            )
 
     def _finish_epoch(self, silent: bool) -> None:
         at = self.training.progress
@@ -253,8 +272,8 @@ class Session:
         if not silent:
             e = at.history[-1]
             click.echo(
-                f"epoch {e['epoch']}/{self.training.epochs}  train loss {e['train_loss']:.4f}  "
-                f"accuracy {e['train_accuracy']:.2%}  validation loss {e['validation_loss']:.4f}  "
+                f"epoch {e['epoch']}/{self.training.epochs}  train loss {brief(e['train_loss'])}  "
+                f"accuracy {e['train_accuracy']:.2%}  validation loss {brief(e['validation_loss'])}  "
                 f"accuracy {e['validation_accuracy']:.2%}  {e['seconds']:.1f} s  {e['images_per_second']:,.0f} images/s"
             )
 
@@ -309,12 +328,17 @@ class Session:
         else:
             click.echo(
                 f"test accuracy {result.accuracy:.2%} ({result.correct:,} of {result.samples:,} images, loss "
-                f"{result.loss:.4f}) with the parameters of epoch {at.best_epoch}"
+                f"{result.loss:.4f}) with the parameters of epoch {at.best_epoch}, the best in validation"
             )
             click.echo(f"look inside: handgrad trace {self.folder}")
         if not reached:
             note(f"the test accuracy is below the target of {target:g} %")
         return 0 if reached else 1
+
+
+def brief(loss: float) -> str:
+    """Return a loss with four decimals, or as a power of ten when it is out of hand."""
+    return f"{loss:.4f}" if loss < 1e4 else f"{loss:.2e}"
 
 
 def make_optimizer(kind: str, settings: dict[str, float]):

@@ -43,6 +43,14 @@ LETTERS = (
     ("[A]", "1 if the statement A is true, else 0 (Iverson's bracket)"),
 )
 
+LECTURE_NOTES = (
+    ("S0", "Deep Learning and Image Processing, section 9 of a course on computer vision, 2020"),
+    ("S1", "Introduction to Deep Learning, lecture 13 of a course"),
+    ("S2", "Machine Learning and Deep Learning, slides of weeks 22 and 23, by N. Aziz after A. Ng"),
+    ("S3", "Deep Learning for Vision Systems, handwritten notes on the book of that name"),
+    ("S4", "Deep Learning, lecture of the course CS473/573"),
+)
+
 
 @dataclass(frozen=True)
 class Equation:

@@ -104,7 +104,7 @@ def load(path: Path, network: Network, optimizer: Optimizer | None = None) -> Pr
         parameters, state = _below(arrays, "parameter/"), _below(arrays, "optimizer/")
     except FileNotFoundError:
         raise DataError(
-            f"checkpoint {path} does not exist", remedy="was the run interrupted before it saved?"
+            f"checkpoint {path} does not exist", remedy="the run ended before its first epoch did; train again"
         ) from None
     except DAMAGE as error:
         reason = str(error).partition("\n")[0]

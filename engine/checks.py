@@ -63,6 +63,12 @@ class DeviceError(HandgradError, RuntimeError):
     exit_code = 4
 
 
+class TrainingDiverged(HandgradError, ArithmeticError):
+    """The loss of a training is no longer a finite number."""
+
+    exit_code = 1
+
+
 def require_positive_integers(what: str, **values: object) -> None:
     """Raise ConfigurationError unless every value is an integer of at least 1.
 

@@ -93,6 +93,8 @@ class Trace:
     ----------
     L : float
         The loss, averaged over the samples.
+    rounding : float
+        About how much rounding alone changes a difference quotient.
     nodes : list of TracedNode
         In topological order.
     """
@@ -100,7 +102,7 @@ class Trace:
     def __init__(self, network: Network, loss: Loss, x: np.ndarray, target: np.ndarray, h: float = 1e-6):
         self.network, self.loss, self.target = network, loss, target
         self._check = GradientCheck(network, loss, [x], target, h=h)
-        self.L, self.h = self._check.L, h
+        self.L, self.h, self.rounding = self._check.L, h, self._check.rounding / 4
         self.nodes = [self._look_at(name) for name in network.nodes]
         self.loss_forward, self.loss_backward = equations_of(loss)
 

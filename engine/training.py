@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .backend import LANES, compile_seconds
-from .checks import ConfigurationError, require_positive_integers
+from .checks import ConfigurationError, TrainingDiverged, require_positive_integers
 from .feed import Feed
 from .losses.loss import Loss
 from .metrics import evaluate, predicted_classes
@@ -97,8 +97,8 @@ class Progress:
     loss_sum, correct, seen : float, int, int
         Sums over the samples of the current epoch.
     best_accuracy, best_loss, best_epoch : float, float, int
-        Of the validation part: the epoch with the highest accuracy, or with the lowest loss where there are no classes;
-        -1, infinity and 0 before the first epoch.
+        Of the validation part: the epoch with the highest accuracy, and of equal ones, or where there are no classes,
+        the one with the lowest loss; -1, infinity and 0 before the first epoch.
     seconds : float
         Spent in steps of the current epoch, compiling left out.
     history : list of dict
@@ -182,7 +182,7 @@ class Training:
 
         Raises
         ------
-        ConfigurationError
+        TrainingDiverged
             When the loss is no longer a finite number.
         """
         try:
@@ -209,9 +209,9 @@ class Training:
         at.batch, at.seen = at.batch + 1, at.seen + len(chosen)
         at.loss_sum, at.correct = at.loss_sum + loss_sum, at.correct + correct
         if not math.isfinite(loss_sum):
-            raise ConfigurationError(
+            raise TrainingDiverged(
                 f"training diverged: the loss became {loss_sum} in epoch {at.epoch + 1}, mini-batch {at.batch}",
-                remedy=f"lower the learning rate (it was {self.learning_rate:g})",
+                remedy=f"lower the learning rate (it was {self.base_learning_rate:g})",
             )
 
     def _finish_epoch(self) -> None:
@@ -229,8 +229,7 @@ class Training:
             }
         )
         at.epoch += 1
-        has_classes = result.confusion.size > 0
-        if result.accuracy > at.best_accuracy if has_classes else result.loss < at.best_loss:
-            at.best_epoch, at.best_loss = at.epoch, result.loss
-            at.best_accuracy = result.accuracy if has_classes else at.best_accuracy
+        accuracy = result.accuracy if result.confusion.size else at.best_accuracy  # without classes the loss decides
+        if (accuracy, -result.loss) > (at.best_accuracy, -at.best_loss):
+            at.best_epoch, at.best_accuracy, at.best_loss = at.epoch, accuracy, result.loss
         at.batch, at.loss_sum, at.correct, at.seen, at.seconds = 0, 0.0, 0, 0, 0.0

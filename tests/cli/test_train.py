@@ -122,7 +122,7 @@ def test_resuming_a_finished_run_reports_it_again(here, capsys):
         (["train", "mlp", "--device", "cuda"], 4, "--device cpu"),
         (["train", "--resume", "nowhere"], 3, "no run 'nowhere'"),
         (["train", "mlp", "--data", "mnist-5k", "--out", "file/inside"], 3, "--out"),
-        (["train", "mlp", "--data", "mnist-5k", "--lr", "1e30"], 2, "lower the learning rate"),
+        (["train", "mlp", "--data", "mnist-5k", "--lr", "1e30"], 1, "lower the learning rate (it was 1e+30)"),
     ],
 )
 def test_every_mistake_is_one_clear_line_with_its_exit_code(here, capsys, arguments, code, words):

@@ -24,7 +24,7 @@ from handgrad.engine import (
     Tanh,
     checkpoint,
 )
-from handgrad.engine.checks import ConfigurationError
+from handgrad.engine.checks import ConfigurationError, TrainingDiverged
 from handgrad.engine.feed import Feed
 from handgrad.engine.metrics import evaluate
 from handgrad.engine.schedules import constant, cosine, linear
@@ -248,7 +248,7 @@ def test_schedule_multiplies_the_base_rate(schedule):
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_diverging_loss_is_said_in_one_line(threads):
     run = training(optimizer=SGD(1e38), threads=threads, schedule=constant)
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(TrainingDiverged) as caught:
         finish(run)
     message = str(caught.value)
     assert message.startswith("training diverged: the loss became ") and "\n" not in message
