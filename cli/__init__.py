@@ -92,4 +92,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("handgrad: interrupted", err=True)
         return 130
+    except MemoryError as error:
+        click.echo(f"handgrad: not enough memory ({error})", err=True)
+        return 1
     return result if isinstance(result, int) else 0

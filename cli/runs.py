@@ -19,6 +19,8 @@ import numpy as np
 from .. import __version__
 from ..engine.checks import ConfigurationError, DataError
 
+OPTIMIZERS = ("adam", "momentum", "sgd")
+SCHEDULES = ("cosine", "linear", "constant")
 RUNS = Path("runs")  # below the current folder
 
 
@@ -150,7 +152,19 @@ def read_config(folder: Path) -> Config:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         values.pop("handgrad", None)
-        return Config(**values)
+        config = Config(**values)
+        for name, kind in (
+            ("model", str),
+            ("data", str),
+            ("class_names", list),
+            ("input_shape", list),
+            ("scale", list),
+        ):
+            if not isinstance(getattr(config, name), kind):
+                raise TypeError(f"{name} is {getattr(config, name)!r}")
+        if config.optimizer not in OPTIMIZERS or config.schedule not in SCHEDULES:
+            raise ValueError(f"optimizer {config.optimizer!r}, schedule {config.schedule!r}")
+        return config
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).partition(": '")[0]
         raise DataError(f"{path} is missing or damaged ({reason})", remedy="train again") from error

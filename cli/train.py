@@ -19,8 +19,6 @@ from . import runs
 from .console import json_option, note, print_json
 from .options import data_options, device_option, one_text, resolve_device, threads_option
 
-OPTIMIZERS = ("adam", "momentum", "sgd")
-SCHEDULES = ("cosine", "linear", "constant")
 LEARNING_RATES = {"adam": 0.003, "momentum": 0.01, "sgd": 0.05}
 EPOCHS, BATCH_SIZE = 3, 64
 
@@ -30,9 +28,9 @@ EPOCHS, BATCH_SIZE = 3, 64
 @data_options
 @click.option("--epochs", type=click.IntRange(min=1), help=f"Passes over the training part.  [default: {EPOCHS}]")
 @click.option("--batch-size", type=click.IntRange(min=1), help=f"Samples per step.  [default: {BATCH_SIZE}]")
-@click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="[default: adam]")
+@click.option("--optimizer", type=click.Choice(runs.OPTIMIZERS), help="[default: adam]")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate.  [default: by optimizer]")
-@click.option("--schedule", type=click.Choice(SCHEDULES), help="How the rate falls.  [default: cosine]")
+@click.option("--schedule", type=click.Choice(runs.SCHEDULES), help="How the rate falls.  [default: cosine]")
 @click.option("--validation", type=click.IntRange(min=1), help="Samples cut from the training images.")
 @click.option("--limit", type=click.IntRange(min=1), help="Use only so many training samples.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of parameters, shuffles and splits.  [default: 0]")
@@ -68,7 +66,6 @@ def command(
             raise ConfigurationError(
                 "train", got="no MODEL", expected="a name or a text", remedy="try: handgrad train lenet5"
             )
-        _compile_in_two_processes(model, asked)
         session = _new(model, asked, quiet)
     signal_number = session.train(quiet, as_json)
     if signal_number is not None:
@@ -76,14 +73,14 @@ def command(
     return session.report(target_accuracy, as_json, time.perf_counter() - started)
 
 
-def _compile_in_two_processes(model: str, asked: dict) -> None:
-    """When no kernel is compiled yet, let a second process begin at the other end while this one reads the data."""
+def _compile_in_two_processes(config: runs.Config) -> None:
+    """When no kernel is compiled yet, let a second process begin at the other end of the step."""
     from ..engine.backend import kernels_cached
     from ..engine.workers import available_cores
     from .warmup import compile_behind
 
     if not kernels_cached() and available_cores() > 1:
-        compile_behind(model, asked["optimizer"] or "adam", asked["dtype"] or "float32")
+        compile_behind(config.model, config.input_shape, config.optimizer, config.dtype)
 
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
@@ -116,6 +113,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     )
     session = Session(config, splits, train)
     session.folder = runs.new_folder(asked["out"], model)
+    _compile_in_two_processes(config)
     session.write("config.json", json.dumps({"handgrad": __version__, **asdict(config)}, indent=1))
     session.write("env.json", json.dumps(runs.environment(), indent=1))
     return session

@@ -6,23 +6,26 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import click
 import numpy as np
 
 from .console import json_option, print_json
+from .options import parse_shape
 
 
 @click.command(short_help="Compile all kernels now.")
 @click.option("--dtype", type=click.Choice(["float32", "float64", "both"]), default="float32", show_default=True)
 @click.option("--behind", metavar="MODEL", hidden=True, help="Compile what a training step of MODEL needs, last first.")
+@click.option("--input-shape", default="1x28x28", hidden=True)
 @click.option("--optimizer", default="adam", hidden=True)
 @json_option
-def command(dtype: str, behind: str | None, optimizer: str, as_json: bool):
+def command(dtype: str, behind: str | None, input_shape: str, optimizer: str, as_json: bool):
     """Compile the kernels of every layer, loss and optimiser, and keep them in the cache folder."""
     if behind:
-        compile_backward(behind, optimizer, dtype)
+        compile_backward(behind, parse_shape(input_shape), optimizer, dtype)
         return
     from ..engine.backend import cache_directory, kernels_ready
 
@@ -37,14 +40,16 @@ def command(dtype: str, behind: str | None, optimizer: str, as_json: bool):
         click.echo(f"{kernels} kernels ready after {total:.1f} s, in {cache_directory()}")
 
 
-def compile_behind(model: str, optimizer: str, dtype: str) -> None:
+def compile_behind(model: str, input_shape: Sequence[int], optimizer: str, dtype: str) -> None:
     """Start a second process that compiles a training step from its end, while this one compiles from its start.
 
     Numba compiles one kernel at a time in a process; two processes share the cache, and meet in the middle.
 
     Parameters
     ----------
-    model, optimizer, dtype : str
+    model : str
+    input_shape : sequence of int
+    optimizer, dtype : str
         As the training's own.
     """
     command = [
@@ -54,6 +59,8 @@ def compile_behind(model: str, optimizer: str, dtype: str) -> None:
         "warmup",
         "--behind",
         model,
+        "--input-shape",
+        "x".join(map(str, input_shape)),
         "--optimizer",
         optimizer,
         "--dtype",
@@ -65,18 +72,18 @@ def compile_behind(model: str, optimizer: str, dtype: str) -> None:
         threading.Thread(target=process.wait, daemon=True).start()
 
 
-def compile_backward(model: str, optimizer: str, dtype: str) -> None:
+def compile_backward(model: str, input_shape: Sequence[int], optimizer: str, dtype: str) -> None:
     """Run the update and the backward pass of each layer, in the order in which a training needs them last.
 
     Parameters
     ----------
-    model, optimizer, dtype : str
+    model, input_shape, optimizer, dtype
         As in ``compile_behind``.
     """
     from ..engine.models.build import build
     from .train import make_optimizer
 
-    network = build(model, dtype=dtype, threads=1)
+    network = build(model, tuple(input_shape), dtype=dtype, threads=1)
     update = make_optimizer(optimizer, {})
     update.step(network)
     current = network.pass_for(1)

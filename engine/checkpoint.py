@@ -19,8 +19,8 @@ import numpy as np
 from .atomic import whole_file
 from .checks import DataError, HandgradError
 from .network import Network
-from .optimizers.optimizer import Optimizer
-from .training import STATE_NAME, Progress
+from .optimizers.optimizer import STATE_NAME, Optimizer
+from .training import Progress
 
 # what NumPy, zipfile, zlib and json raise when single bytes of a file are wrong
 DAMAGE = (
@@ -107,7 +107,7 @@ def load(path: Path, network: Network, optimizer: Optimizer | None = None) -> Pr
             f"checkpoint {path} does not exist", remedy="the run ended before its first epoch did; train again"
         ) from None
     except DAMAGE as error:
-        reason = str(error).partition("\n")[0]
+        reason = "no .npz archive" if "pickled" in str(error) else str(error).partition("\n")[0]
         raise DataError(f"checkpoint {path} is damaged ({reason})", remedy="train again") from error
     if optimizer is not None and steps:
         other = [

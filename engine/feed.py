@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from .arrays import blocks_for, gather
 from .backend import LANES
 from .checks import ShapeError
 from .passes import Part, Pass
+
+if TYPE_CHECKING:
+    from .losses.loss import Loss
+    from .network import Network
 
 
 class Feed:
@@ -50,6 +55,22 @@ class Feed:
         feed = copy.copy(self)
         feed.targets = targets
         return feed
+
+    def fitting(self, network: Network, loss: Loss) -> Feed:
+        """Return this data with checked targets: kernels trust that every label is a class, and every size the input's.
+
+        Raises
+        ------
+        ShapeError
+            When the samples or the targets do not fit the network and the loss.
+        """
+        if self.rows.shape[1] != network.inputs[0].size:
+            raise ShapeError(
+                "Feed: samples",
+                got=f"{self.rows.shape[1]} values",
+                expected=f"{network.inputs[0].size}, as the network's input '{network.inputs[0].name}'",
+            )
+        return self.with_targets(loss.check_target(self.targets, (len(self), *network.outputs[0].shape)))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,8 +123,9 @@ def standardize(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = np.stack([np.bincount(images[:, c].reshape(-1), minlength=256) for c in range(images.shape[1])])
         total = counts.sum(axis=1)
         mean = counts @ levels / total
-        deviation = np.sqrt(np.maximum(0, counts @ levels**2 / total - mean**2))
+        deviation = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(axis=1) / total)
     else:
         mean, deviation = images.mean(axis=axes, dtype=np.float64), images.std(axis=axes, dtype=np.float64)
-    scale = 1 / np.where(deviation > 0, deviation, 1)
+    varies = images.max(axis=axes) > images.min(axis=axes)  # rounding gives a constant channel a deviation above 0
+    scale = 1 / np.where(varies, deviation, 1)
     return scale, -mean * scale

@@ -84,6 +84,7 @@ def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) ->
     -------
     Evaluation
     """
+    feed = feed.fitting(network, loss)
     has_labels = feed.targets.ndim == 1 and np.issubdtype(feed.targets.dtype, np.integer)
     K = network.outputs[0].size if has_labels else 0
     confusion, total = np.zeros((K, K), dtype=np.int64), 0.0

@@ -19,6 +19,7 @@ from .passes import Pass
 from .workers import shared_workers
 
 DTYPES = ("float32", "float64")
+PASSES = 6  # sizes of mini-batches whose buffers are kept: training and evaluation use two each
 ALIGNMENT = 16  # numbers; every parameter starts on a cache line
 
 
@@ -64,10 +65,9 @@ class NodeArrays(Mapping):
             raise KeyError(f"node '{name}'; there are {', '.join(self._network.nodes)}")
         if self._network.last_pass is None:
             raise ConfigurationError(f"Network: there is no {self._what} yet", remedy="call forward first")
-        try:
-            return self._read(self._network.last_pass, name)
-        except KeyError:
-            raise ConfigurationError(f"Network: there is no {self._what} yet", remedy="call backward first") from None
+        if self._what == "gradient" and not self._network.last_pass.is_complete:
+            raise ConfigurationError(f"Network: there is no {self._what} yet", remedy="call backward first")
+        return self._read(self._network.last_pass, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._network.nodes)
@@ -161,7 +161,7 @@ class Network:
                 kind = "input" if node.layer is None else node.layer.kind
                 while True:
                     counts[kind] = counts.get(kind, 0) + 1
-                    alone = kind == "input" and len(self.inputs) == 1
+                    alone = kind == "input" and len(self.inputs) == 1 and "input" not in given
                     name = kind if alone else f"{kind}{counts[kind]}"
                     if name not in given:
                         break
@@ -183,7 +183,10 @@ class Network:
             for part, shape in node.layer.parameter_shapes(*(source.shape for source in node.inputs)).items():
                 self._stretches[name][part] = (size, shape)
                 size += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
-        self.theta, self.dL_dtheta = np.zeros(size, self.dtype), np.zeros(size, self.dtype)
+        try:
+            self.theta, self.dL_dtheta = np.zeros(size, self.dtype), np.zeros(size, self.dtype)
+        except (MemoryError, ValueError) as error:
+            raise ConfigurationError(f"Network: no memory for {size:,} parameters") from error
         self.parameters = NamedArrays("parameter", self._by_name(self.theta))
         self.gradients = NamedArrays("gradient", self._by_name(self.dL_dtheta))
         for position, (name, node) in enumerate(self.nodes.items()):
@@ -209,7 +212,7 @@ class Network:
         return sum(array.size for array in self.parameters.values())
 
     def pass_for(self, samples: int, *, input_gradient: bool = True) -> Pass:
-        """Return the buffers for mini-batches of this size, allocating them on the first call; three are kept.
+        """Return the buffers for mini-batches of this size, allocating them on the first call.
 
         Parameters
         ----------
@@ -220,7 +223,7 @@ class Network:
         key = (samples, input_gradient)
         found = self._passes.pop(key, None) or Pass(self, samples, input_gradient)
         self._passes[key] = found
-        while len(self._passes) > 3:
+        while len(self._passes) > PASSES:
             del self._passes[next(iter(self._passes))]
         return found
 
@@ -252,12 +255,13 @@ class Network:
         if training:
             self.draw += 1
         current.run(current.forward)
+        current.is_complete = False
         self.last_pass = current
         z = [current.value(node.name) for node in self.outputs]
         return z[0] if self._single_output else z
 
     def backward(self, dL_dz):
-        """Compute all gradients of the last forward pass.
+        """Compute all gradients of the last forward pass, at the parameters that it used.
 
         Parameters
         ----------
@@ -287,6 +291,7 @@ class Network:
             current.load_seed(position, array)
         current.run(current.backward)
         current.reduce_gradients()
+        current.is_complete = True
         dL_dx = [current.gradient(node.name) for node in self.inputs]
         return dL_dx[0] if self._single_input else dL_dx
 

@@ -88,6 +88,7 @@ class Pass:
         self._wanted = self._nodes_that_need_gradients(input_gradient)
         self._consumers = self._find_consumers()
         self._has_gradients = False
+        self.is_complete = False  # whether the gradients belong to the values
 
     def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
         wanted: set[str] = set()

@@ -18,9 +18,7 @@ from .feed import Feed
 from .losses.loss import Loss
 from .metrics import evaluate, predicted_classes
 from .network import Network
-from .optimizers.optimizer import Optimizer
-
-STATE_NAME = "network"  # under which the optimiser keeps its state, as Optimizer.step does
+from .optimizers.optimizer import STATE_NAME, Optimizer
 
 
 class TrainingStep:
@@ -36,7 +34,7 @@ class TrainingStep:
     """
 
     def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, feed: Feed):
-        self.network, self.loss, self.optimizer, self.feed = network, loss, optimizer, feed
+        self.network, self.loss, self.optimizer, self.feed = network, loss, optimizer, feed.fitting(network, loss)
         size, workers = network.theta.size, network.workers.size
         self._bounds = [size * rank // workers // LANES * LANES for rank in range(workers)] + [size]
         self._losses = np.zeros(workers)
@@ -159,10 +157,7 @@ class Training:
         require_positive_integers("training", epochs=epochs, batch_size=batch_size)
         if len(train) == 0 or len(validation) == 0:
             raise ConfigurationError("training", got="an empty part", expected="samples to train and to validate on")
-        train, validation = (
-            part.with_targets(loss.check_target(part.targets, (len(part), *network.outputs[0].shape)))
-            for part in (train, validation)
-        )
+        train, validation = train.fitting(network, loss), validation.fitting(network, loss)
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.train, self.validation = train, validation
         self.epochs, self.batch_size, self.schedule, self.seed = epochs, batch_size, schedule, seed

@@ -105,6 +105,7 @@ class Workers:
             lock.acquire()
         self._parts: list[np.ndarray | None] = [None] * size
         self._threads: list[threading.Thread] = []
+        self._in_the_middle = False
 
     def run(self, function: Callable[[int], object]) -> None:
         """Call ``function(rank)`` on every worker at once and return when all have finished.
@@ -124,6 +125,9 @@ class Workers:
             self._run(function)
 
     def _run(self, function: Callable[[int], object]) -> None:
+        if self._in_the_middle:  # Ctrl-C broke off the last dispatch, and the counters may be out of step
+            self._give_up()
+        self._in_the_middle = True
         if not self._threads:
             self._start()
         self._function, self._failures = function, []
@@ -133,14 +137,9 @@ class Workers:
             lock.release()
         _arrive(self._started)
         self._call(0)
-        all_finished = self._runs * (self.size - 1)
-        try:
-            self._until(self._finished, all_finished, stop_on_failure=False)
-        except BaseException:  # Ctrl-C: let the others come to their end before it goes on
-            self._until(self._finished, all_finished, stop_on_failure=False)
-            raise
-        finally:
-            self._function = None
+        self._until(self._finished, self._runs * (self.size - 1), stop_on_failure=False)
+        self._function = None
+        self._in_the_middle = False
         if self._failures:
             raise next((f for f in self._failures if not isinstance(f, WorkerError)), self._failures[0])
 
@@ -169,6 +168,14 @@ class Workers:
             array += part
         self.barrier()  # nobody may replace its part before all have read it
 
+    def _give_up(self) -> None:
+        """Leave the threads behind, after giving them a second to finish what they are at, and begin with others."""
+        for _ in range(100):
+            if _wait(self._finished, self._runs * (self.size - 1), SPINS):
+                break
+            time.sleep(0.01)
+        self._set_up()
+
     def _start(self) -> None:
         self._threads = [
             threading.Thread(target=self._serve, args=(rank,), name=f"handgrad-worker-{rank}", daemon=True)
@@ -178,13 +185,15 @@ class Workers:
             thread.start()
 
     def _serve(self, rank: int) -> None:
-        runs = 0
+        started, finished, wake, runs = self._started, self._finished, self._wake[rank], 0
         while True:
             runs += 1
-            _wait(self._started, runs, SPINS)  # the next step usually follows at once
-            self._wake[rank].acquire()
+            _wait(started, runs, SPINS)  # the next step usually follows at once
+            wake.acquire()
+            if finished is not self._finished:  # left behind
+                return
             self._call(rank)
-            _arrive(self._finished)
+            _arrive(finished)
 
     def _call(self, rank: int) -> None:
         try:

@@ -257,8 +257,11 @@ class Conv2D(Layer):
                 expected=f"at least {dh * (fh - 1) + 1} x {dw * (fw - 1) + 1} for its kernel of {fh} x {fw}",
                 remedy="use a smaller kernel or dilation, or more padding",
             )
-        self._sides = sides
         return self.filters, P, Q
+
+    def settle(self, x_shape: Shape) -> None:
+        """Fix the padding of every side."""
+        self._sides = parse_padding(self, self.padding, x_shape[1:], self.kernel_size, self.stride, self.dilation)
 
     def parameter_shapes(self, x_shape: Shape) -> dict[str, Shape]:
         """Return the shapes of W and b."""

@@ -6,6 +6,7 @@ Floor 2. A layer object holds the hyper-parameters alone. The arrays belong to t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import ClassVar
@@ -16,6 +17,7 @@ from ..checks import ConfigurationError, ShapeError, require_name
 from ..graph import Node
 
 Shape = tuple[int, ...]
+LARGEST = 2**31  # values in one sample
 
 
 @dataclass
@@ -117,7 +119,14 @@ class Layer:
                 f"{self} is already in a graph",
                 remedy="make a second layer: two places cannot share parameters",
             )
-        self._node = Node(self, nodes, self.output_shape(*(node.shape for node in nodes)), self.name)
+        shapes = [node.shape for node in nodes]
+        shape = self.output_shape(*shapes)
+        if math.prod(shape) > LARGEST:
+            raise ShapeError(
+                str(self), got=f"an output of {' x '.join(map(str, shape))}", expected=f"at most {LARGEST} values"
+            )
+        self.settle(*shapes)
+        self._node = Node(self, nodes, shape, self.name)
         return self._node
 
     def __str__(self) -> str:
@@ -126,6 +135,9 @@ class Layer:
     def output_shape(self, *x_shapes: Shape) -> Shape:
         """Return the shape of one output sample, or raise a ShapeError that names the layer."""
         raise NotImplementedError
+
+    def settle(self, *x_shapes: Shape) -> None:
+        """Fix what depends on the input's shape, once, when the layer is put into a graph."""
 
     def parameter_shapes(self, *x_shapes: Shape) -> dict[str, Shape]:
         """Return the shape of each parameter, in the order in which the derivation takes them."""

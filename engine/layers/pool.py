@@ -59,8 +59,11 @@ class Pool2D(Layer):
                 got=str(sides),
                 expected=f"less than its window of {fh} x {fw}, so that every window holds a pixel",
             )
-        self._sides = sides
         return C, P, Q
+
+    def settle(self, x_shape: Shape) -> None:
+        """Fix the padding of every side."""
+        self._sides = parse_padding(self, self.padding, x_shape[1:], self.size, self.stride, (1, 1))
 
     @property
     def is_padded(self) -> bool:

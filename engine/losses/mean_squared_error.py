@@ -15,7 +15,8 @@ from .loss import Loss
 def mean_squared_error(p, target, samples, N, dL_dp):
     """Return the sum over the samples of Σ (p - l)² / K; fill dL/dp = 2 (p - l) / (N K); all (blocks, K, LANES)."""
     blocks, K, lanes = p.shape
-    NK = N * p.dtype.type(K)
+    size = p.dtype.type(K)
+    NK = N * size
     two = p.dtype.type(2)
     loss = 0.0
     for n in range(blocks):
@@ -23,7 +24,7 @@ def mean_squared_error(p, target, samples, N, dL_dp):
             for v in range(lanes):
                 if n * lanes + v < samples:
                     residual = p[n, k, v] - target[n, k, v]
-                    loss += residual * residual / K  # (mean_squared_error.1)
+                    loss += residual * residual / size  # (mean_squared_error.1)
                     dL_dp[n, k, v] = two * residual / NK  # (mean_squared_error.2)
                 else:
                     dL_dp[n, k, v] = 0

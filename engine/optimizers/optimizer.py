@@ -13,6 +13,8 @@ import numpy as np
 
 from ..checks import ConfigurationError, ShapeError
 
+STATE_NAME = "network"  # under which the state of a whole network is kept
+
 
 class Optimizer:
     """Base of all optimisers.
@@ -58,6 +60,10 @@ class Optimizer:
             raise ShapeError(
                 f"{type(self).__name__}: gradient of '{name}'", got=str(gradient.shape), expected=str(parameter.shape)
             )
+        if parameter.dtype not in (np.float32, np.float64):
+            raise ShapeError(
+                f"{type(self).__name__}: '{name}'", got=str(parameter.dtype), expected="float32 or float64"
+            )
         if not parameter.flags.c_contiguous:
             raise ShapeError(f"{type(self).__name__}: '{name}'", got="a strided view", expected="a C-contiguous array")
         theta = parameter.reshape(-1)
@@ -72,7 +78,7 @@ class Optimizer:
         ----------
         network : Network
         """
-        self.update("network", network.theta, network.dL_dtheta)
+        self.update(STATE_NAME, network.theta, network.dL_dtheta)
 
     def begin_step(self, name: str, theta: np.ndarray) -> None:
         """Count one step of a parameter and make its state when it is new."""

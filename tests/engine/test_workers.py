@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -222,3 +223,36 @@ def test_workers_live_on_after_a_fork():
         "assert os.waitpid(child, 0)[1] == 0\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs interval timers")
+def test_interrupts_at_any_moment_never_block_the_workers():
+    """What Ctrl-C does in a notebook: KeyboardInterrupt in the middle of a dispatch, a barrier or a wait."""
+    script = (
+        "import faulthandler, random, signal, time\n"
+        "from handgrad.engine.workers import Workers\n"
+        "faulthandler.dump_traceback_later(60, exit=True)\n"
+        "workers, armed, interrupts, runs = Workers(3), False, 0, 0\n"
+        "def interrupt(number, frame):\n"
+        "    if armed: raise KeyboardInterrupt\n"
+        "signal.signal(signal.SIGALRM, interrupt)\n"
+        "random.seed(0)\n"
+        "end = time.monotonic() + 4\n"
+        "while time.monotonic() < end:\n"
+        "    try:\n"
+        "        armed = True\n"
+        "        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 3e-2))\n"
+        "        while True:\n"
+        "            workers.run(lambda rank: workers.barrier())\n"
+        "            runs += 1\n"
+        "    except KeyboardInterrupt:\n"
+        "        armed = False\n"
+        "        interrupts += 1\n"
+        "    armed = False\n"
+        "    signal.setitimer(signal.ITIMER_REAL, 0)\n"
+        "ranks = []\n"
+        "workers.run(ranks.append)\n"
+        "assert sorted(ranks) == [0, 1, 2] and interrupts > 10 and runs > 10, (ranks, interrupts, runs)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], timeout=100, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
