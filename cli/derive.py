@@ -16,7 +16,7 @@ from types import ModuleType
 import click
 
 from .. import derivations
-from ..derivations.notation import LETTERS
+from ..derivations.notation import LECTURE_NOTES, LETTERS
 from ..engine.checks import ConfigurationError
 from .console import json_option, print_json
 from .plain import in_ascii
@@ -258,6 +258,11 @@ def render(described: dict, sections: list[tuple[str, str]], width: int) -> list
         for heading, body in sections[1:]:
             if heading in wanted:
                 lines += _section(heading, body, width)
+    cited = [(short, title) for short, title in LECTURE_NOTES if re.search(rf"\b{short}\b", str(sections))]
+    if cited:
+        lines += ["", _heading("Lecture notes")]
+        for short, title in cited:
+            lines += textwrap.wrap(f"{short}  {title}", width, initial_indent="  ", subsequent_indent="      ")
     return lines
 
 

@@ -118,14 +118,20 @@ def standardize(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         A channel that is constant is only shifted.
     """
     axes = (0, *range(2, images.ndim))
-    if images.dtype == np.uint8:  # exact sums from a histogram per channel, without a floating-point copy
-        levels = np.arange(256.0)
-        counts = np.stack([np.bincount(images[:, c].reshape(-1), minlength=256) for c in range(images.shape[1])])
-        total = counts.sum(axis=1)
-        mean = counts @ levels / total
-        deviation = np.sqrt((counts * (levels - mean[:, None]) ** 2).sum(axis=1) / total)
+    if images.dtype == np.uint8:  # whole numbers: sums of squares below 2^53 are exact in float64, in any order
+        moments = [_mean_and_deviation(images[:, c]) for c in range(images.shape[1])]
+        mean, deviation = np.array(moments).T
     else:
         mean, deviation = images.mean(axis=axes, dtype=np.float64), images.std(axis=axes, dtype=np.float64)
     varies = images.max(axis=axes) > images.min(axis=axes)  # rounding gives a constant channel a deviation above 0
     scale = 1 / np.where(varies, deviation, 1)
     return scale, -mean * scale
+
+
+def _mean_and_deviation(pixels: np.ndarray) -> tuple[float, float]:
+    """Return mean and standard deviation of uint8 pixels (N, ...), from exact sums, without a large copy."""
+    total = squares = 0
+    for start in range(0, len(pixels), 1024):
+        x = pixels[start : start + 1024].astype(np.float64).reshape(-1)
+        total, squares = total + int(x.sum()), squares + int(x @ x)
+    return total / pixels.size, math.sqrt(pixels.size * squares - total**2) / pixels.size

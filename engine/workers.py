@@ -169,7 +169,7 @@ class Workers:
         self.barrier()  # nobody may replace its part before all have read it
 
     def _give_up(self) -> None:
-        """Leave the threads behind, after giving them a tenth of a second to finish what they are at, and begin with others."""
+        """Leave the threads behind, after a tenth of a second to finish what they are at, and begin with others."""
         for _ in range(10):
             if _wait(self._finished, self._runs * (self.size - 1), SPINS):
                 break
