@@ -258,7 +258,8 @@ def render(described: dict, sections: list[tuple[str, str]], width: int) -> list
         for heading, body in sections[1:]:
             if heading in wanted:
                 lines += _section(heading, body, width)
-    cited = [(short, title) for short, title in LECTURE_NOTES if re.search(rf"\b{short}\b", str(sections))]
+    prose = " ".join(body for _, body in sections)
+    cited = [(short, title) for short, title in LECTURE_NOTES if re.search(rf"\b{short}\b", prose)]
     if cited:
         lines += ["", _heading("Lecture notes")]
         for short, title in cited:
