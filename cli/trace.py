@@ -189,12 +189,12 @@ def _print_loss(trace, chosen, p, class_names) -> None:
     click.echo(click.style(f"== loss: {type(trace.loss).__name__}, L = {trace.L:.9f}", bold=True))
     for tag, text in (*trace.loss_forward, *trace.loss_backward):
         _print_equation(tag, text)
+    z = trace.array(trace.network.outputs[0].name)[0].astype(object)
     for n, sample in enumerate(chosen):
         label = int(trace.target[n])
-        p_label = p[n, label]
-        click.echo(
-            f"  sample {sample}: label {class_names[label]}, p[label] = {p_label:.6f}, -log p = {-np.log(p_label):.6f}"
-        )
+        loss = trace.loss.derivation.forward(z[n : n + 1], [label])  # from the logits: p may be rounded to 0
+        name = class_names[label]
+        click.echo(f"  sample {sample}: label {name}, p[label] = {p[n, label]:.6f}, -log p[label] = {loss:.6f}")
         click.echo("  p = " + "  ".join(f"{value:.6f}" for value in p[n]))
 
 

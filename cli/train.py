@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from .. import __version__
 from ..engine.checks import ConfigurationError, DataError
 from . import runs
 from .console import json_option, note, print_json
+from .interrupts import catch_signals
 from .options import data_options, device_option, one_text, resolve_device, threads_option
 
 LEARNING_RATES = {"adam": 0.003, "momentum": 0.01, "sgd": 0.05}
@@ -344,21 +343,3 @@ def make_optimizer(kind: str, settings: dict[str, float]):
     from ..engine import SGD, Adam, Momentum
 
     return {"sgd": SGD, "momentum": Momentum, "adam": Adam}[kind](**settings)
-
-
-@contextmanager
-def catch_signals():
-    """Collect SIGINT and SIGTERM in a list instead of dying; a second one dies at once."""
-    caught: list[int] = []
-
-    def remember(number, frame):
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
