@@ -170,19 +170,6 @@ def read_config(folder: Path) -> Config:
         raise DataError(f"{path} is missing or damaged ({reason})", remedy="train again") from error
 
 
-def read_metrics(folder: Path) -> list[dict]:
-    """Return the lines of metrics.jsonl; an incomplete last line, from a crash, is left out."""
-    path = folder / "metrics.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    entries = []
-    for line in lines:
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            break
-    return entries
-
-
 def environment() -> dict[str, object]:
     """Return where a run takes place: versions, processor, operating system, time."""
     from ..engine import backend

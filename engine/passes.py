@@ -177,9 +177,9 @@ class Pass:
         else:
             self.network.workers.run(lambda rank: self.parts[rank] is not None and function(self.parts[rank]))
 
-    def forward(self, part: Part, first: int = 0) -> None:
-        """Run the layers in topological order, from the given position of ``steps`` on."""
-        for name, layer in self.steps[first:]:
+    def forward(self, part: Part) -> None:
+        """Run the layers in topological order."""
+        for name, layer in self.steps:
             layer.forward(part.shares[name])
 
     def backward(self, part: Part) -> None:
@@ -214,10 +214,6 @@ class Pass:
     def gradient(self, name: str) -> np.ndarray:
         """Return the gradient of a node's value in user layout."""
         return self._in_user_layout([part.gradients[name] for part in self.active])
-
-    def scratch(self, name: str, key: str) -> np.ndarray:
-        """Return one of a layer's scratch arrays that are in lane layout, in user layout."""
-        return self._in_user_layout([part.shares[name].scratch[key] for part in self.active])
 
     def _in_user_layout(self, parts: list[np.ndarray]) -> np.ndarray:
         return unpack(np.concatenate(parts) if len(parts) > 1 else parts[0], self.samples)
