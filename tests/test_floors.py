@@ -18,6 +18,7 @@ SHIPPED = {
 }
 DEFAULT_FLOORS = {"layers": 2, "losses": 2, "optimizers": 2}
 BASES = {"layer", "pool", "window", "elementwise"}  # files of engine/layers that other layers build on
+ADJOINT = {"conv2d"}  # a transposed convolution runs the kernels of the convolution that it transposes
 STANDARD = set(sys.stdlib_module_names)
 
 
@@ -101,7 +102,7 @@ def wrong_floors(sources):
 
 def sibling_imports(sources):
     """Return a line for every layer, loss or optimiser that imports another of its kind."""
-    bases = {"layers": BASES, "losses": {"loss"}, "optimizers": {"optimizer"}}
+    bases = {"layers": BASES | ADJOINT, "losses": {"loss"}, "optimizers": {"optimizer"}}
     wrong = []
     for path in sources.texts:
         parts = Path(path).parts
@@ -201,7 +202,8 @@ def test_a_layer_has_one_name_in_three_folders():
     names = {Path(p).stem for p in SHIPPED if p.startswith("engine/layers/")} - BASES - {"__init__"}
     names |= {Path(p).stem for p in SHIPPED if p.startswith("engine/losses/")} - {"loss", "__init__"}
     names |= {Path(p).stem for p in SHIPPED if p.startswith("engine/optimizers/")} - {"optimizer", "__init__"}
-    assert names == {Path(p).stem for p in SHIPPED if p.startswith("derivations/")} - {"notation", "__init__"}
+    derived = {Path(p).stem for p in SHIPPED if p.startswith("derivations/")}
+    assert names == derived - {"notation", "initializers", "__init__"}
     tests = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("[lo]*/test_*.py")}
     assert names <= tests
 

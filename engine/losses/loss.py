@@ -27,6 +27,21 @@ class Loss:
     kind: ClassVar[str]
     derivation: ClassVar[ModuleType]
 
+    def literal_options(self) -> dict[str, object]:
+        """Return the hyper-parameters as the keyword arguments of the derivation's literal code."""
+        return {}
+
+    def decisions(self, z: np.ndarray, target: np.ndarray) -> np.ndarray | None:
+        """Return which branch of a piecewise formula each value took; a change of it is a kink.
+
+        Parameters
+        ----------
+        z : numpy.ndarray of shape (N, ...)
+        target : numpy.ndarray
+            As ``check_target`` returned it.
+        """
+        return None
+
     def __call__(self, z: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the loss of a mini-batch and its gradient.
 
@@ -83,6 +98,53 @@ class Loss:
             Samples of the whole mini-batch, over which the loss averages.
         """
         raise NotImplementedError
+
+
+def check_labels(loss: Loss, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
+    """Return integer labels (N,) for an output (N, K), from labels or one-hot rows.
+
+    Raises
+    ------
+    ShapeError
+        When they are neither, or a label is not a class.
+    """
+    target, name = np.asarray(target), type(loss).__name__
+    if len(z_shape) != 2:
+        raise ShapeError(name, got=f"an output of shape {z_shape}", expected="(N, K), one value per class")
+    N, K = z_shape
+    if target.shape == (N, K):
+        if not (((target == 0) | (target == 1)).all() and (target.sum(axis=1) == 1).all()):
+            raise ShapeError(f"{name}: target", got="rows that are not one-hot", expected="one 1 and otherwise 0")
+        return target.argmax(axis=1)
+    if target.shape != (N,):
+        raise ShapeError(f"{name}: target", got=f"shape {target.shape}", expected=f"({N},) or one-hot ({N}, {K})")
+    right = (target >= 0) & (target < K) & (target == np.floor(target))
+    if not right.all():
+        raise ShapeError(f"{name}: labels", got=str(target[~right][0]), expected=f"integers from 0 to {K - 1}")
+    return target.astype(np.int64)
+
+
+def check_values(loss: Loss, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
+    """Return a target of the output's shape; integer labels (N,) for an output (N, K), K > 1, become one-hot rows.
+
+    Raises
+    ------
+    ShapeError
+        When the target has another shape, or a label is not a class.
+    """
+    target = np.asarray(target)
+    if target.ndim == 1 and len(z_shape) == 2 and z_shape[1] > 1 and np.issubdtype(target.dtype, np.integer):
+        return np.eye(z_shape[1], dtype=np.float32)[check_labels(loss, target, z_shape)]
+    if target.shape != tuple(z_shape):
+        raise ShapeError(f"{type(loss).__name__}: target", got=f"shape {target.shape}", expected=str(tuple(z_shape)))
+    return target
+
+
+def pack_values(target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
+    """Return a target (N, ...) as (blocks, ..., LANES), zeros behind the last sample."""
+    lanes = np.empty((blocks, *target.shape[1:], LANES), dtype)
+    pack(target, lanes)
+    return lanes
 
 
 def pack_labels(labels: np.ndarray, blocks: int) -> np.ndarray:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...derivations import mean_squared_error as derivation
-from ..arrays import pack
 from ..backend import LANES, kernel
-from ..checks import ShapeError
-from .loss import Loss
+from .loss import Loss, check_values, pack_values
 
 
 @kernel
@@ -36,7 +34,7 @@ class MeanSquaredError(Loss):
 
     Notes
     -----
-    Output and target (N, ...) of one shape. The mean is taken over the N K elements, as in PyTorch, so the gradient of
+    Output and target (N, ...) of one shape; integer labels (N,) for an output (N, K) count as one-hot rows. The mean is taken over the N K elements, as in PyTorch, so the gradient of
     an element is 2 (p - l) / (N K).
 
     Examples
@@ -52,19 +50,12 @@ class MeanSquaredError(Loss):
     derivation = derivation
 
     def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
-        """Return the target, whose shape must be the output's."""
-        target = np.asarray(target)
-        if target.shape != tuple(z_shape):
-            raise ShapeError(
-                f"{type(self).__name__}: target", got=f"shape {target.shape}", expected=str(tuple(z_shape))
-            )
-        return target
+        """Return the target, of the output's shape; integer labels become one-hot rows."""
+        return check_values(self, target, z_shape)
 
     def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
         """Return the target as (blocks, ..., LANES)."""
-        lanes = np.empty((blocks, *target.shape[1:], LANES), dtype)
-        pack(target, lanes)
-        return lanes
+        return pack_values(target, blocks, dtype)
 
     def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
         """Compute the summed loss and its gradient."""

@@ -8,8 +8,7 @@ import numpy as np
 
 from ...derivations import softmax_cross_entropy as derivation
 from ..backend import kernel
-from ..checks import ShapeError
-from .loss import Loss, pack_labels
+from .loss import Loss, check_labels, pack_labels
 
 
 @kernel
@@ -63,20 +62,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
         """Return integer labels (N,) from labels or one-hot rows."""
-        target, name = np.asarray(target), type(self).__name__
-        if len(z_shape) != 2:
-            raise ShapeError(name, got=f"an output of shape {z_shape}", expected="(N, K), one value per class")
-        N, K = z_shape
-        if target.shape == (N, K):
-            if not (((target == 0) | (target == 1)).all() and (target.sum(axis=1) == 1).all()):
-                raise ShapeError(f"{name}: target", got="rows that are not one-hot", expected="one 1 and otherwise 0")
-            return target.argmax(axis=1)
-        if target.shape != (N,):
-            raise ShapeError(f"{name}: target", got=f"shape {target.shape}", expected=f"({N},) or one-hot ({N}, {K})")
-        right = (target >= 0) & (target < K) & (target == np.floor(target))
-        if not right.all():
-            raise ShapeError(f"{name}: labels", got=str(target[~right][0]), expected=f"integers from 0 to {K - 1}")
-        return target.astype(np.int64)
+        return check_labels(self, target, z_shape)
 
     def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
         """Return labels as (blocks, LANES)."""
