@@ -34,8 +34,8 @@ class MeanSquaredError(Loss):
 
     Notes
     -----
-    Output and target (N, ...) of one shape; integer labels (N,) for an output (N, K) count as one-hot rows. The mean is taken over the N K elements, as in PyTorch, so the gradient of
-    an element is 2 (p - l) / (N K).
+    Output and target (N, ...) of one shape; integer labels (N,) for an output (N, K) count as one-hot rows. The mean is
+    taken over the N K elements, as in PyTorch, so the gradient of an element is 2 (p - l) / (N K).
 
     Examples
     --------
