@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 
 import click
 import numpy as np
+
+SHORT = 12  # a left side so short gets no line of its own
 
 
 def json_option(command: Callable) -> Callable:
@@ -76,13 +79,13 @@ def equation_lines(text: str, width: int) -> list[str]:
     width : int
     """
     first, *sides = text.split(" = ")
-    lines = [first]
-    for side in sides:
+    lines = [f"{first} = {sides[0]}" if sides and len(first) < SHORT else first]
+    for side in sides[len(first) < SHORT :]:
         if len(lines[-1]) + 3 + len(side) <= width:
             lines[-1] += f" = {side}"
         else:
             lines.append(f"    = {side}")
-    return lines
+    return [row for line in lines for row in textwrap.wrap(line, width, subsequent_indent=" " * 10) or [line]]
 
 
 def note(message: str) -> None:

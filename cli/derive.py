@@ -30,7 +30,11 @@ SHORT = {
     "fc": "dense",
     "fullyconnected": "dense",
     "mse": "mean_squared_error",
-    "crossentropy": "softmax_cross_entropy",
+    "mae": "mean_absolute_error",
+    "bce": "binary_cross_entropy",
+    "rnn": "simple_rnn",
+    "lrn": "local_response_norm",
+    "deconvolution": "conv_transpose2d",
 }
 EXAMPLES = ("Worked example", "Worked examples")
 LAST = ("Sources", "References")

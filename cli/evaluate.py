@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from . import runs
+from . import losses, runs
 from .console import json_option, print_json, table
 from .options import data_options, device_option, resolve_device, threads_option
 
@@ -20,7 +20,6 @@ def command(
     run: str, data_name: str | None, data_dir: str | None, part: str, device: str, threads: int | None, as_json: bool
 ):
     """Evaluate the best checkpoint of RUN (a folder, or last) on the data it was trained for, or on --data."""
-    from ..engine.losses.softmax_cross_entropy import SoftmaxCrossEntropy
     from ..engine.metrics import evaluate
 
     resolve_device(device)
@@ -29,7 +28,7 @@ def command(
     name = data_name or config.data
     dataset = getattr(runs.load_data(config, data_name, data_dir), part)
     runs.require_fit(config, dataset)
-    result = evaluate(network, runs.feed(config, dataset), SoftmaxCrossEntropy())
+    result = evaluate(network, runs.feed(config, dataset), losses.make(config.loss, network))
     classes = result.per_class()
     if as_json:
         print_json(
@@ -41,6 +40,7 @@ def command(
                 "loss": result.loss,
                 "accuracy": result.accuracy,
                 "confusion": result.confusion,
+                "undecided": result.undecided,
                 "classes": [{"name": n, **row} for n, row in zip(config.class_names, classes, strict=True)],
             }
         )
@@ -53,6 +53,8 @@ def command(
     names = config.class_names
     rows = [[name, *counts] for name, counts in zip(names, result.confusion.tolist(), strict=True)]
     click.echo(table(["", *names], rows, "l" + "r" * len(names)))
+    if result.undecided.any():
+        click.echo(f"\n{int(result.undecided.sum()):,} images had two largest outputs and count as wrong")
     click.echo()
     rows = [
         [name, f"{row['precision']:.2%}", f"{row['recall']:.2%}", f"{row['f_score']:.2%}", row["samples"]]

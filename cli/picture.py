@@ -7,19 +7,18 @@ boxes, gets a column beside it in which nothing else stands at that height.
 from __future__ import annotations
 
 import bisect
-import io
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.checks import ConfigurationError, DataError
+from . import figures
 
 if TYPE_CHECKING:
     from ..engine.graph import Node
     from ..engine.network import Network
 
-SUFFIXES = (".png", ".svg", ".pdf")
+
 HEIGHT, GAP = 0.56, 0.38  # of a box, and between two levels, in inches
 LANE, BETWEEN = 0.14, 0.3  # width of a column without boxes and beside it; between two columns of boxes, in inches
 MARGIN, PAD, PORT = 0.3, 0.16, 0.3  # around everything; inside a box; between two arrows at one box, in inches
@@ -30,12 +29,22 @@ COLORS = {
     "dense": "#7a4fb5",
     "maxpool": "#1f8f86",
     "avgpool": "#1f8f86",
+    "globalavgpool": "#1f8f86",
+    "globalmaxpool": "#1f8f86",
+    "upsample": "#1f8f86",
+    "convtranspose": "#2f6db3",
+    "rnn": "#7a4fb5",
     "relu": "#d98a1c",
     "sigmoid": "#d98a1c",
     "tanh": "#d98a1c",
     "linear": "#d98a1c",
+    "leakyrelu": "#d98a1c",
+    "step": "#d98a1c",
     "softmax": "#c8553d",
+    "logsoftmax": "#c8553d",
     "add": "#b83a6b",
+    "concat": "#b83a6b",
+    "multiply": "#b83a6b",
 }
 OTHER = "#8a919e"
 
@@ -67,14 +76,6 @@ class Layout:
         return column
 
 
-def check_suffix(path: str | Path) -> None:
-    """Raise a ConfigurationError unless the file's suffix is one of SUFFIXES."""
-    if Path(path).suffix.lower() not in SUFFIXES:
-        raise ConfigurationError(
-            f"picture {path}", got=f"the suffix '{Path(path).suffix}'", expected=", ".join(SUFFIXES)
-        )
-
-
 def draw(network: Network, path: str | Path, *, title: str = "") -> None:
     """Draw a network into a file.
 
@@ -94,20 +95,7 @@ def draw(network: Network, path: str | Path, *, title: str = "") -> None:
     DataError
         When the file cannot be written.
     """
-    import matplotlib
-
-    check_suffix(path)
-    path, buffer = Path(path), io.BytesIO()
-    form = path.suffix.lower()[1:]
-    with matplotlib.rc_context({"svg.hashsalt": "handgrad", "font.family": "DejaVu Sans", "text.usetex": False}):
-        made = figure(network, title)
-        dpi = min(200, 20000 / made.get_figheight())  # a very deep network still gives a file that viewers open
-        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}  # the same network gives the same file
-        made.savefig(buffer, format=form, dpi=dpi, metadata=dated.get(form))
-    try:
-        path.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}", remedy="choose another file") from error
+    figures.write(lambda: figure(network, title), path)
 
 
 def arrange(network: Network) -> Layout:
@@ -174,9 +162,6 @@ def _place_path(network: Network, layout: Layout, readers: dict, path: list[str]
 
 def figure(network: Network, title: str = ""):
     """Return the drawing as a matplotlib figure; see ``draw``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     layout, texts = arrange(network), {name: _texts(node) for name, node in network.nodes.items()}
     wide = max(_box_width(lines) for lines in texts.values())
     occupied = set(layout.column.values())
@@ -191,8 +176,7 @@ def figure(network: Network, title: str = ""):
     heading = _heading(network, title, right)
     width = right + 2 * MARGIN
     height = levels * (HEIGHT + GAP) - GAP + 2 * MARGIN + 0.26 * len(heading)
-    made = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(made)
+    made = figures.new_figure(width, height)
     axes = made.add_axes((0, 0, 1, 1))
     axes.set_xlim(-MARGIN, width - MARGIN)
     axes.set_ylim(height - MARGIN - 0.26 * len(heading), -MARGIN - 0.26 * len(heading))  # y grows downwards

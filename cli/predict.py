@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from ..engine.checks import ConfigurationError, DataError
-from . import runs
+from . import losses, runs
 from .console import json_option, note, print_json
 from .options import device_option, resolve_device
 
@@ -61,15 +61,13 @@ def command(
 
 def _classify(config, network, pictures: dict) -> list[dict[str, object]]:
     """Return for each picture its classes with probabilities, the most probable first."""
-    from ..derivations import softmax
     from ..engine.feed import Feed
 
     pixels = np.stack([picture for picture, _ in pictures.values()])[:, None]
     feed = Feed(pixels, np.zeros(len(pixels), np.int64), np.array(config.scale), np.array(config.shift))
-    logits = network.predict(feed.inputs(np.arange(len(pixels)), network.dtype))
+    every = losses.probabilities(network, network.predict(feed.inputs(np.arange(len(pixels)), network.dtype)))
     results = []
-    for (path, (_, inverted)), z in zip(pictures.items(), logits.astype(float), strict=True):
-        p = softmax.forward(z.astype(object)).astype(float)
+    for (path, (_, inverted)), p in zip(pictures.items(), every, strict=True):
         order = np.argsort(-p)
         results.append(
             {

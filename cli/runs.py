@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import __version__
 from ..engine.checks import ConfigurationError, DataError
+from . import losses
 
 OPTIMIZERS = ("adam", "momentum", "sgd")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -44,6 +45,7 @@ class Config:
         Training samples that are used, if not all.
     source : str
         Where the data were found.
+    loss : str
     """
 
     model: str
@@ -63,6 +65,7 @@ class Config:
     validation: int
     limit: int | None = None
     source: str = ""
+    loss: str = "softmax_cross_entropy"
 
     @property
     def classes(self) -> int:
@@ -162,8 +165,9 @@ def read_config(folder: Path) -> Config:
         ):
             if not isinstance(getattr(config, name), kind):
                 raise TypeError(f"{name} is {getattr(config, name)!r}")
-        if config.optimizer not in OPTIMIZERS or config.schedule not in SCHEDULES:
-            raise ValueError(f"optimizer {config.optimizer!r}, schedule {config.schedule!r}")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", losses.NAMES)):
+            if getattr(config, name) not in known:
+                raise ValueError(f"{name} {getattr(config, name)!r}")
         return config
     except (OSError, ValueError, TypeError, AttributeError) as error:
         reason = str(error).partition(": '")[0]

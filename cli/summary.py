@@ -81,10 +81,11 @@ def command(
     without parameters count as 0. Memory is that of the values and gradients in a training step, in blocks of 16
     samples; parameters, their gradients and what an optimiser remembers come on top.
     """
-    from .picture import check_suffix, draw
+    from .figures import check_file
+    from .picture import draw
 
     if picture is not None:
-        check_suffix(picture)
+        check_file(picture)
     title, network = _open(model, data_name, input_shape, classes)
     table_rows = rows(network, batch_size)
     if picture is not None:
@@ -197,29 +198,51 @@ def _is_view(layer: Layer) -> bool:
     return type(layer).view is not Layer.view
 
 
+USUAL = {
+    "padding": (0,) * 4,
+    "output_padding": (0, 0),
+    "dilation": (1, 1),
+    "groups": 1,
+    "momentum": 0.1,
+    "eps": 1e-5,
+    "alpha": 1e-4,
+    "beta": 0.75,
+    "k": 1.0,
+    "activation": "tanh",
+    "method": "nearest",
+}
+
+
 def words(layer: Layer) -> str:
     """Return kind and settings of a layer, without those that are as usual: "Conv2D 6@5x5 pad 2"."""
     settings = dict(layer.settings())
     size = settings.pop("kernel_size", None) or settings.pop("size", None)
-    filters, rate = settings.pop("filters", None), settings.pop("rate", None)
+    filters = settings.pop("filters", None)
     parts = [type(layer).__name__]
     if size:
         parts.append(f"{filters}@{_sizes(size)}" if filters else _sizes(size))
-    parts += [f"{value:g}" for value in (settings.pop("features", None), rate) if value is not None]
-    usual = {"stride": (1, 1) if filters else size, "padding": (0,) * 4, "dilation": (1, 1), "groups": 1}
+    for key in ("features", "units", "rate", "shape", "scale", "slope"):
+        value = settings.pop(key, None)
+        if value is not None:
+            parts.append(_sizes(value) if isinstance(value, tuple) else f"{value:g}")
+    usual = USUAL | {"stride": (1, 1) if filters else size}
     for key, value in settings.items():
-        if value != usual.get(key):
-            parts.append(f"pad {_padding(value)}" if key == "padding" else f"{key} {_short(value)}")
+        if value is True:
+            parts.append(key.replace("_", " "))
+        elif isinstance(value, str) and value != usual.get(key):
+            parts.append(value)
+        elif value not in (None, False) and value != usual.get(key):
+            parts.append(f"pad {_padding(value)}" if key == "padding" else f"{key.replace('_', ' ')} {_short(value)}")
     return " ".join(parts)
 
 
-def _sizes(values: tuple[int, ...]) -> str:
-    return "x".join(map(str, values))
+def _sizes(values: int | tuple[int, ...]) -> str:
+    return "x".join(map(str, values)) if isinstance(values, tuple) else str(values)
 
 
 def _short(value: object) -> str:
     if not isinstance(value, tuple):
-        return str(value)
+        return f"{value:g}" if isinstance(value, float) else str(value)
     return str(value[0]) if len(set(value)) == 1 else _sizes(value)
 
 

@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from ..engine.checks import ConfigurationError, DataError
-from . import runs
+from . import losses, runs
 from .console import equation_lines, json_option, print_json
 from .options import data_options, device_option, resolve_device
 
@@ -54,14 +54,13 @@ def command(
     as statistics and as an excerpt around the largest gradient, the gradients of its parameters, and for the element
     with the largest gradient of each array the finite difference (L(x + h) - L(x - h)) / 2h beside it.
     """
-    from ..engine.losses.softmax_cross_entropy import SoftmaxCrossEntropy
     from ..engine.trace import Trace
 
     resolve_device(device)
     folder = runs.find(run)
     config, network = runs.open_network(folder, checkpoint=checkpoint, dtype="float64", threads=1)
     feed, chosen = _samples(config, samples, part, data_name, data_dir)
-    trace = Trace(network, SoftmaxCrossEntropy(), feed.inputs(chosen), feed.targets[chosen])
+    trace = Trace(network, losses.make(config.loss, network), feed.inputs(chosen), feed.targets[chosen])
     unknown = [name for name in layers if name not in (*network.nodes, "loss")]
     if unknown:
         expected = f"one of {', '.join((*network.nodes, 'loss'))}"
@@ -71,7 +70,7 @@ def command(
     largest = {name: trace.largest(name) for node in shown for name in (node.name, *node.parameters)}
     if npz:
         _write(Path(npz), trace)
-    p = probabilities(network.values[network.outputs[0].name])
+    p = losses.probabilities(network, network.values[network.outputs[0].name])
     if as_json:
         print_json(_as_json(trace, shown, largest, asked, chosen, p, folder, config))
         return
@@ -123,13 +122,6 @@ def _write(path: Path, trace) -> None:
     save_arrays(path, trace.arrays())
 
 
-def probabilities(z: np.ndarray) -> np.ndarray:
-    """Return the softmax of logits (N, K), by the literal code."""
-    from ..derivations import softmax
-
-    return np.array([softmax.forward(row.astype(object)).astype(float) for row in z])
-
-
 def describe(element) -> str:
     """Return an element, its gradient and the finite difference as one line."""
     if element.difference is None:
@@ -147,6 +139,8 @@ def _print_node(node, largest) -> None:
     click.echo(click.style(f"== {node.name}: {node.kind}{reads} -> {shape}", bold=True))
     if node.settings:
         click.echo("  " + ", ".join(f"{name} {_setting(value)}" for name, value in node.settings.items()))
+    if node.settings.get("surrogate"):
+        click.echo("  the backward pass is a declared surrogate, not the derivative: difference quotients disagree")
     for tag, text in node.forward:
         _print_equation(tag, text)
     letter = node.letter
@@ -189,12 +183,14 @@ def _print_loss(trace, chosen, p, class_names) -> None:
     click.echo(click.style(f"== loss: {type(trace.loss).__name__}, L = {trace.L:.9f}", bold=True))
     for tag, text in (*trace.loss_forward, *trace.loss_backward):
         _print_equation(tag, text)
-    z = trace.array(trace.network.outputs[0].name)[0].astype(object)
+    z, name = trace.array(trace.network.outputs[0].name)[0], "loss alone"
+    if "cross_entropy" in trace.loss.kind and trace.loss.kind != "binary_cross_entropy":
+        name = "-log p[label]"
     for n, sample in enumerate(chosen):
         label = int(trace.target[n])
-        loss = trace.loss.derivation.forward(z[n : n + 1], [label])  # from the logits: p may be rounded to 0
-        name = class_names[label]
-        click.echo(f"  sample {sample}: label {name}, p[label] = {p[n, label]:.6f}, -log p[label] = {loss:.6f}")
+        target = trace.loss.check_target(trace.target[n : n + 1], (1, *z.shape[1:]))
+        loss = trace.loss.derivation.forward(z[n : n + 1].astype(object), target, **trace.loss.literal_options())
+        click.echo(f"  sample {sample}: label {class_names[label]}, p[label] = {p[n, label]:.6f}, {name} = {loss:.6f}")
         click.echo("  p = " + "  ".join(f"{value:.6f}" for value in p[n]))
 
 

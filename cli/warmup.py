@@ -81,7 +81,7 @@ def compile_backward(model: str, input_shape: Sequence[int], optimizer: str, dty
         As in ``compile_behind``.
     """
     from ..engine.models.build import build
-    from .train import make_optimizer
+    from .session import make_optimizer
 
     network = build(model, tuple(input_shape), dtype=dtype, threads=1)
     update = make_optimizer(optimizer, {})

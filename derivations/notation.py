@@ -118,6 +118,8 @@ def sqrt(value):
 def _elementary(name: str, value):
     if type(value).__module__.split(".")[0] == "sympy":  # then SymPy is loaded; nothing is imported here
         return getattr(sys.modules["sympy"], name)(value)
+    if hasattr(value, name):  # numbers that bring their own functions, such as those of an exact derivative
+        return getattr(value, name)()
     return getattr(math, name)(value)
 
 

@@ -55,7 +55,7 @@ def forward(z, labels):
     L = 0
     for n in range(N):
         m, total = largest_and_total(z[n])
-        L += (m + log(total) - z[n, labels[n]]) / N  # (softmax_cross_entropy.1)
+        L += (log(total) + (m - z[n, labels[n]])) / N  # (softmax_cross_entropy.1)
     return L
 
 

@@ -68,7 +68,7 @@ def save(path: Path, network: Network, optimizer: Optimizer, progress: Progress)
     optimizer : Optimizer
     progress : Progress
     """
-    arrays = {f"parameter/{name}": array for name, array in network.parameters.items()}
+    arrays = {f"parameter/{name}": array for name, array in network.state().items()}
     arrays |= {f"optimizer/{name}": array for name, array in optimizer.state.get(STATE_NAME, {}).items()}
     rest = {**asdict(progress), "draw": network.draw, "optimizer_steps": optimizer.steps.get(STATE_NAME, 0)}
     arrays["progress"] = np.array(json.dumps(rest))

@@ -33,6 +33,11 @@ class Feed:
     scale, shift : numpy.ndarray of shape (C,)
         Input = scale * stored value + shift, for each channel (or feature).
 
+    Attributes
+    ----------
+    labels : numpy.ndarray of shape (N,), int64, or None
+        The true classes, for counting, where ``fitting`` found that there are any; a loss may want other targets.
+
     Notes
     -----
     Nothing is copied or converted ahead of time: an epoch over uint8 pixels touches a quarter of the memory.
@@ -40,6 +45,7 @@ class Feed:
 
     def __init__(self, images: np.ndarray, targets: np.ndarray, scale: np.ndarray, shift: np.ndarray):
         self.images, self.targets = images, targets
+        self.labels: np.ndarray | None = None
         self.rows = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
         repeats, rest = divmod(self.rows.shape[1], len(scale))
         if rest or len(scale) != len(shift):
@@ -49,12 +55,6 @@ class Feed:
                 expected=f"as many, one per channel, for samples of {self.rows.shape[1]} values",
             )
         self.scale, self.shift = np.repeat(scale, repeats), np.repeat(shift, repeats)
-
-    def with_targets(self, targets: np.ndarray) -> Feed:
-        """Return the same samples with other targets; nothing is copied."""
-        feed = copy.copy(self)
-        feed.targets = targets
-        return feed
 
     def fitting(self, network: Network, loss: Loss) -> Feed:
         """Return this data with checked targets: kernels trust that every label is a class, and every size the input's.
@@ -70,7 +70,14 @@ class Feed:
                 got=f"{self.rows.shape[1]} values",
                 expected=f"{network.inputs[0].size}, as the network's input '{network.inputs[0].name}'",
             )
-        return self.with_targets(loss.check_target(self.targets, (len(self), *network.outputs[0].shape)))
+        shape = (len(self), *network.outputs[0].shape)
+        feed = copy.copy(self)
+        feed.targets = loss.check_target(self.targets, shape)
+        if self.labels is None and len(shape) == 2 and shape[1] > 1:  # a single output has no classes to choose from
+            given = feed.targets if feed.targets.ndim == 1 else np.asarray(self.targets)
+            if given.ndim == 1 and np.issubdtype(given.dtype, np.integer):
+                feed.labels = given.astype(np.int64)
+        return feed
 
     def __len__(self) -> int:
         return len(self.rows)

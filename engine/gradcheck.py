@@ -1,69 +1,25 @@
-"""The agreement table: kernel against finite differences, and kernel against the literal code, in float64.
+"""The agreement table: kernel against the literal code, finite differences and exact derivatives, in float64.
 
 Floor 4. The loss is L, the network's own loss function on random samples. A derivative is compared at chosen elements
 with (L(θ + h) - L(θ - h)) / 2h; where a ReLU or a pooling layer decides differently at the two points, the element
-lies on a kink and is counted, not compared. The literal code of ``derivations/`` is run through the same graph, sample
-by sample, and must give the same numbers for every element. Errors are relative to the largest gradient of the array.
+lies on a kink and is counted, not compared. The literal code of ``derivations/`` is run through the same graph and must
+give the same numbers for every element; run on symbols, it gives an expression whose exact derivative SymPy knows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 
+from . import symbolic
+from .agreement import FLOOR, Agreement, Comparison, compare, largest
 from .arrays import unpack
 from .backend import LANES
 from .checks import ConfigurationError
 from .losses.loss import Loss
 from .network import Network
 from .passes import Pass
-
-DIFFERENCE_LIMIT = 1e-6  # central differences with h = 1e-6: rounding 1e-10 / h against gradients of about 0.01
-LITERAL_LIMIT = 1e-10  # two orders of the same sums in float64
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """One row of the table: one parameter or one input.
-
-    Attributes
-    ----------
-    name : str
-        "conv1.W", or the name of an input.
-    shape : tuple of int
-    largest_gradient : float
-    checked, kinks : int
-        Elements compared with finite differences, and elements left out because they lie on a kink.
-    difference_error, literal_error : float
-        Largest absolute error divided by the largest gradient; NaN when every element was a kink.
-    difference_index, literal_index : tuple of int
-        Where they occur.
-    rounding : float
-        What rounding can do to a difference quotient, 4 ε max(1, |L|, |z|) / h, divided by the largest gradient.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    largest_gradient: float
-    checked: int
-    kinks: int
-    difference_error: float
-    difference_index: tuple[int, ...]
-    literal_error: float
-    literal_index: tuple[int, ...]
-    rounding: float = 0.0
-
-    @property
-    def verdict(self) -> str:
-        """Return "ok", "FAIL", or why quotients say nothing: "kink" everywhere, or gradients lost in "rounding"."""
-        if not self.literal_error < LITERAL_LIMIT:
-            return "FAIL"
-        if self.checked == 0:
-            return "kink"
-        if self.difference_error < DIFFERENCE_LIMIT:
-            return "ok"
-        return "rounding" if self.difference_error < DIFFERENCE_LIMIT + self.rounding else "FAIL"
 
 
 class GradientCheck:
@@ -82,11 +38,21 @@ class GradientCheck:
         Whether layers such as dropout behave as in training; the random numbers are the same in every evaluation.
     h : float
         Step of the central difference.
+    dtype : {"float64", "float32"}
+        Of the network; the limits of the verdicts are those of float64.
+
+    Attributes
+    ----------
+    L : float
+    z : numpy.ndarray
+        The network's output.
+    kernel : dict of str to numpy.ndarray
+        The kernels' gradient of each parameter and input.
 
     Raises
     ------
     ConfigurationError
-        When the network is not float64 or has several outputs.
+        When the network is of another dtype or has several outputs.
     """
 
     def __init__(
@@ -98,30 +64,38 @@ class GradientCheck:
         *,
         training: bool = False,
         h: float = 1e-6,
+        dtype: str = "float64",
     ):
-        if network.dtype != np.float64:
-            raise ConfigurationError("gradcheck", got=str(network.dtype), expected="a float64 network")
+        if network.dtype != dtype:
+            raise ConfigurationError("gradcheck", got=str(network.dtype), expected=f"a {dtype} network")
         if len(network.outputs) != 1:
             raise ConfigurationError("gradcheck", got=f"{len(network.outputs)} outputs", expected="one")
-        self.network, self.loss, self.target, self.training, self.h = network, loss, target, training, h
+        self.network, self.loss, self.training, self.h = network, loss, training, h
         self.x = [np.array(array, dtype=np.float64) for array in x]
         self._draw = network.draw
-        L, dL_dz = loss(self._forward(), target)
+        self._statistics = {name: array.copy() for name, array in network.statistics.items()}
+        self.z = self._forward()
+        self.target = loss.check_target(target, self.z.shape)
+        self.L, dL_dz = loss(self.z, self.target)
         dL_dx = network.backward(dL_dz)
-        self.L = L
-        z = network.values[network.outputs[0].name]
-        self.rounding = 4 * np.finfo(np.float64).eps * max(1.0, abs(L), np.abs(z).max()) / h
+        self.rounding = 4 * np.finfo(np.float64).eps * max(1.0, abs(self.L), np.abs(self.z).max()) / h
         self._pass: Pass = network.last_pass
         self.kernel = {name: array.copy() for name, array in network.gradients.items()}
         for node, gradient in zip(network.inputs, dL_dx if isinstance(dL_dx, list) else [dL_dx], strict=True):
             self.kernel[node.name] = gradient
+        self._restore_statistics()
 
     def _forward(self) -> np.ndarray:
         self.network.draw = self._draw
         return self.network.forward(self.x if len(self.x) > 1 else self.x[0], training=self.training)
 
-    def run(self, elements: int | None = 200, seed: int = 0):
-        """Yield one Agreement per parameter and input.
+    def _restore_statistics(self) -> None:
+        """Undo what forward passes in training did to running statistics."""
+        for name, array in self._statistics.items():
+            self.network.statistics[name] = array
+
+    def run(self, elements: int | None = 200, seed: int = 0, exact: bool = False) -> Iterator[Agreement]:
+        """Yield one Agreement for the value of the output, then one per parameter and input.
 
         Parameters
         ----------
@@ -129,39 +103,52 @@ class GradientCheck:
             How many elements of each array to compare with finite differences, chosen at random; None: all.
         seed : int
             Of that choice.
+        exact : bool
+            Whether to compare with exact derivatives, for small networks; SymPy must be there.
         """
-        literal = self.literal()
+        exactly = self.exact() if exact else None
+        z, literal = self.literal()
+        output = self.network.outputs[0].name
+        yield Agreement(f"value of {output}", self.z.shape, largest(self.z), {"literal": compare(self.z, z)})
         rng = np.random.default_rng(seed)
+        floor = FLOOR * max(map(largest, self.kernel.values()))
         for name, kernel in self.kernel.items():
+            views = {"literal": compare(kernel, literal[name], floor)}
             everything = elements is None or elements >= kernel.size
             flat = np.arange(kernel.size) if everything else np.sort(rng.choice(kernel.size, elements, replace=False))
-            yield self._compare(name, kernel, literal[name], flat)
+            views["difference"], checked = self._compare_quotients(name, kernel, flat, floor)
+            if exactly is not None:
+                views["symbolic"] = compare(kernel, exactly[name], floor)
+            yield Agreement(
+                name,
+                kernel.shape,
+                largest(kernel),
+                views,
+                checked,
+                len(flat) - checked,
+                float(self.rounding / max(largest(kernel), floor, np.finfo(np.float64).tiny)),
+                self._meets_surrogate(name),
+            )
 
-    def _compare(self, name: str, kernel: np.ndarray, literal: np.ndarray, flat: np.ndarray) -> Agreement:
-        scale = max(np.abs(kernel).max(), np.abs(literal).max(), np.finfo(np.float64).tiny)
-        errors, kinks = {}, 0
+    def _meets_surrogate(self, name: str) -> bool:
+        including = name not in self.network.nodes
+        start = name.rpartition(".")[0] if including else name
+        return any(layer.is_surrogate for _, layer in self._readers(start, including))
+
+    def _compare_quotients(
+        self, name: str, kernel: np.ndarray, flat: np.ndarray, floor: float
+    ) -> tuple[Comparison, int]:
+        """Return the comparison with difference quotients at some elements, and how many were no kinks."""
+        quotients = np.full(kernel.shape, np.nan)
+        checked = np.zeros(kernel.shape, dtype=bool)
         for position in flat:
             place = tuple(int(i) for i in np.unravel_index(position, kernel.shape))
             quotient = self.difference(name, place)
-            if quotient is None:
-                kinks += 1
-            else:
-                errors[place] = abs(quotient - kernel[place]) / scale
-        worst = max(errors, key=lambda place: np.nan_to_num(errors[place], nan=np.inf)) if errors else ()
-        off = np.abs(kernel - literal) / scale
-        where = tuple(int(i) for i in np.unravel_index(int(off.argmax()), off.shape))
-        return Agreement(
-            name,
-            kernel.shape,
-            float(np.abs(kernel).max()),
-            len(errors),
-            kinks,
-            float(errors[worst]) if errors else float("nan"),
-            worst,
-            float(off[where]),
-            where,
-            float(self.rounding / scale),
-        )
+            if quotient is not None:
+                quotients[place], checked[place] = quotient, True
+        if not checked.any():
+            return Comparison(float("nan"), float("nan"), ()), 0
+        return compare(kernel, np.where(checked, quotients, kernel), floor), int(checked.sum())
 
     def difference(self, name: str, place: tuple[int, ...]) -> float | None:
         """Return (L(θ + h) - L(θ - h)) / 2h for one element, or None on a kink.
@@ -180,11 +167,13 @@ class GradientCheck:
             for value in (before + self.h, before - self.h):
                 array[cell] = value
                 self._compute(readers)
-                values.append(self.loss(self._pass.value(self.network.outputs[0].name), self.target)[0])
-                decisions.append(self._decisions(readers))
+                z = self._pass.value(self.network.outputs[0].name)
+                values.append(self.loss(z, self.target)[0])
+                decisions.append(self._decisions(readers, z))
         finally:
             array[cell] = before
             self._compute(readers)
+            self._restore_statistics()
         if any((high != low).any() for high, low in zip(*decisions, strict=True)):
             return None
         return (values[0] - values[1]) / (2 * self.h)
@@ -218,8 +207,9 @@ class GradientCheck:
     def _part_of(self, n: int):
         return next(p for p in self._pass.active if p.first_sample <= n < p.first_sample + p.samples)
 
-    def _decisions(self, steps: list) -> list[np.ndarray]:
-        found = []
+    def _decisions(self, steps: list, z: np.ndarray) -> list[np.ndarray]:
+        of_loss = self.loss.decisions(z, self.target)
+        found = [] if of_loss is None else [of_loss]
         for name, layer in steps:
             for part in self._pass.active:
                 decisions = layer.decisions(part.shares[name])
@@ -227,51 +217,58 @@ class GradientCheck:
                     found.append(unpack(decisions, part.samples))  # lanes without a sample decide nothing
         return found
 
-    def literal(self) -> dict[str, np.ndarray]:
-        """Return all gradients computed by the literal code of the derivations, by name."""
-        N = len(self.x[0])
-        columns = [self._literal_forward(n) for n in range(N)]
-        output = self.network.outputs[0].name
-        z = np.stack([values[output] for values in columns])
-        dL_dz = self.loss.derivation.backward(z, self.loss.check_target(self.target, z.shape))
-        totals = {name: np.zeros(array.shape) for name, array in self.kernel.items()}
-        for n in range(N):
-            self._literal_backward(n, columns[n], dL_dz[n], totals)
-        return totals
+    def literal(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Return the output and all gradients by name, computed by the literal code of the derivations."""
+        parameters = {name: array.astype(object) for name, array in self.network.parameters.items()}
+        values = self._literal_forward([x.astype(object) for x in self.x], parameters)
+        z = values[self.network.outputs[0].name]
+        dL_dz = self.loss.derivation.backward(z, self.target, **self.loss.literal_options())
+        gradients = self._literal_backward(values, parameters, np.asarray(dL_dz, dtype=object))
+        return z.astype(np.float64), {name: gradients[name].astype(np.float64) for name in self.kernel}
 
-    def _literal_forward(self, n: int) -> dict[str, np.ndarray]:
-        """Values of all nodes for sample n."""
-        network, values = self.network, {}
-        for node, x in zip(network.inputs, self.x, strict=True):
-            values[node.name] = x[n].astype(object)
+    def exact(self) -> dict[str, np.ndarray]:
+        """Return all gradients by name from exact derivatives of the literal forward pass; for small networks alone."""
+        variables = {name: symbolic.variables(name, array) for name, array in self.network.parameters.items()}
+        inputs = {node.name: symbolic.variables(node.name, x) for node, x in zip(self.network.inputs, self.x)}
+        z = self._literal_forward(list(inputs.values()), variables)[self.network.outputs[0].name]
+        L = self.loss.derivation.forward(z, self.target, **self.loss.literal_options())
+        return symbolic.gradients(symbolic.Expression.of(L), variables | inputs)
+
+    def _literal_forward(self, x: list[np.ndarray], parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the values of all nodes, (N, ...) arrays of objects."""
+        network, values = self.network, {node.name: array for node, array in zip(self.network.inputs, x)}
         for name, layer in self._pass.steps:
             inputs = [values[source.name] for source in network.nodes[name].inputs]
-            parameters = [p.astype(object) for p in network.layer_arrays(name, network.theta).values()]
-            values[name] = layer.derivation.forward(*inputs, *parameters, **self._options(name, layer, n))
+            own = [parameters[f"{name}.{part}"] for part in network.layer_arrays(name, network.theta)]
+            if layer.coupled:
+                values[name] = layer.derivation.forward(*inputs, *own, **self._options(name, layer, 0))
+                continue
+            values[name] = np.empty((len(inputs[0]), *network.nodes[name].shape), dtype=object)
+            for n in range(len(inputs[0])):
+                one = [array[n] for array in inputs]
+                values[name][n] = layer.derivation.forward(*one, *own, **self._options(name, layer, n))
         return values
 
-    def _literal_backward(self, n: int, values: dict, dL_dz: np.ndarray, totals: dict[str, np.ndarray]) -> None:
-        """Add the gradients of sample n to the totals."""
+    def _literal_backward(self, values: dict, parameters: dict, dL_dz: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the gradients of all nodes and parameters."""
         network = self.network
-        gradients = {name: 0 for name in values} | {network.outputs[0].name: dL_dz}
+        gradients = {name: np.zeros(array.shape, dtype=object) for name, array in (values | parameters).items()}
+        gradients[network.outputs[0].name] = dL_dz
         for name, layer in reversed(self._pass.steps):
-            sources = network.nodes[name].inputs
-            inputs = [values[source.name] for source in sources]
-            parameters = network.layer_arrays(name, network.theta)
-            if isinstance(gradients[name], int):  # no path from here to the loss
-                continue
-            results = layer.derivation.backward(
-                gradients[name],
-                *inputs,
-                *(p.astype(object) for p in parameters.values()),
-                **self._options(name, layer, n),
-            )
-            for source, dL_dx in zip(sources, results, strict=False):
-                gradients[source.name] = gradients[source.name] + dL_dx
-            for part, dL_dp in zip(parameters, results[len(sources) :], strict=True):
-                totals[f"{name}.{part}"] += dL_dp.astype(np.float64)
-        for node in network.inputs:
-            totals[node.name][n] = gradients[node.name]
+            sources = [source.name for source in network.nodes[name].inputs]
+            own = [f"{name}.{part}" for part in network.layer_arrays(name, network.theta)]
+            for n in [slice(None)] if layer.coupled else range(len(dL_dz)):
+                results = layer.derivation.backward(
+                    gradients[name][n],
+                    *(values[source][n] for source in sources),
+                    *(parameters[part] for part in own),
+                    **self._options(name, layer, 0 if layer.coupled else n),
+                )
+                for source, dL_dx in zip(sources, results, strict=False):
+                    gradients[source][n] = gradients[source][n] + dL_dx
+                for part, dL_dp in zip(own, results[len(sources) :], strict=True):
+                    gradients[part] = gradients[part] + dL_dp
+        return gradients
 
     def _options(self, name: str, layer, n: int) -> dict[str, object]:
         part = self._part_of(n)

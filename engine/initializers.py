@@ -1,7 +1,7 @@
 """How parameters start. Weights that start equal stay equal, so they start as random numbers of a chosen size.
 
-Floor 2. Each initializer is a function ``(rng, shape, fan_in, fan_out) -> float64 array``; fan_in and fan_out are
-the numbers of values that one output reads and that one input reaches.
+Floor 2; equations in ``derivations/initializers.py``. Each initializer is a function ``(rng, shape, fan_in, fan_out) ->
+float64 array``; fan_in and fan_out are the numbers of values that one output reads and that one input reaches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def he(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: i
     ----------
     K. He, X. Zhang, S. Ren, J. Sun, "Delving deep into rectifiers", 2015, equation 10.
     """
-    return rng.normal(0.0, np.sqrt(2.0 / fan_in), shape)
+    return rng.normal(0.0, np.sqrt(2.0 / fan_in), shape)  # (initializers.5)
 
 
 def xavier(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def xavier(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_ou
     X. Glorot, Y. Bengio, "Understanding the difficulty of training deep feedforward neural networks", 2010,
     equation 16.
     """
-    limit = np.sqrt(6.0 / (fan_in + fan_out))
+    limit = np.sqrt(6.0 / (fan_in + fan_out))  # (initializers.9)
     return rng.uniform(-limit, limit, shape)
 
 

@@ -5,7 +5,7 @@ Floor 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,11 +26,14 @@ class Evaluation:
         Mean over the samples.
     confusion : numpy.ndarray of shape (K, K), int64
         ``confusion[true, predicted]``; (0, 0) where the targets are values, not labels.
+    undecided : numpy.ndarray of shape (K,), int64
+        Samples of each true class for which two outputs were largest; they count as wrong.
     """
 
     samples: int
     loss: float
     confusion: np.ndarray
+    undecided: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
     def correct(self) -> int:
@@ -48,6 +51,7 @@ class Evaluation:
         for k in range(len(self.confusion)):
             hit = float(self.confusion[k, k])
             predicted, actual = float(self.confusion[:, k].sum()), float(self.confusion[k].sum())
+            actual += float(self.undecided[k]) if self.undecided.size else 0.0
             precision = hit / predicted if predicted else float("nan")
             recall = hit / actual if actual else float("nan")
             f_score = 2 * hit / (predicted + actual) if predicted + actual else float("nan")
@@ -57,15 +61,20 @@ class Evaluation:
 
 @kernel
 def predicted_classes(z, classes):
-    """Fill the index of the largest of the K outputs of each sample; z (blocks, K, LANES), classes (blocks, LANES)."""
+    """Fill the index of the largest of the K outputs of each sample, or -1 where two are largest.
+
+    z (blocks, K, LANES), classes (blocks, LANES).
+    """
     blocks, K, lanes = z.shape
     for n in range(blocks):
         for v in range(lanes):
-            best = 0
+            best, ties = 0, False
             for k in range(1, K):
                 if z[n, k, v] > z[n, best, v]:
-                    best = k
-            classes[n, v] = best
+                    best, ties = k, False
+                elif z[n, k, v] == z[n, best, v]:
+                    ties = True
+            classes[n, v] = -1 if ties else best
 
 
 def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) -> Evaluation:
@@ -85,16 +94,17 @@ def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) ->
     Evaluation
     """
     feed = feed.fitting(network, loss)
-    has_labels = feed.targets.ndim == 1 and np.issubdtype(feed.targets.dtype, np.integer)
-    K = network.outputs[0].size if has_labels else 0
-    confusion, total = np.zeros((K, K), dtype=np.int64), 0.0
+    K = 0 if feed.labels is None else network.outputs[0].size
+    confusion, undecided, total = np.zeros((K, K), dtype=np.int64), np.zeros(K, dtype=np.int64), 0.0
     for start in range(0, len(feed), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(feed)))
         loss_sum, classes = _look(network, feed, loss, chosen)
         total += loss_sum
-        if has_labels:
-            np.add.at(confusion, (feed.targets[chosen], classes), 1)
-    return Evaluation(len(feed), float(total / len(feed)), confusion)
+        if K:
+            true, decided = feed.labels[chosen], classes >= 0
+            np.add.at(confusion, (true[decided], classes[decided]), 1)
+            np.add.at(undecided, true[~decided], 1)
+    return Evaluation(len(feed), float(total / len(feed)), confusion, undecided)
 
 
 def _look(network: Network, feed: Feed, loss: Loss, chosen: np.ndarray) -> tuple[float, np.ndarray]:
@@ -110,9 +120,10 @@ def _look(network: Network, feed: Feed, loss: Loss, chosen: np.ndarray) -> tuple
         z = part.values[network.outputs[0].name]
         targets = loss.pack_target(feed.targets[mine], part.blocks, network.dtype)
         losses[current.active.index(part)] = loss.on_lanes(z, targets, part.samples, len(chosen), np.empty_like(z))
-        predicted = np.empty((part.blocks, z.shape[-1]), dtype=np.int64)
-        predicted_classes(z, predicted)
-        classes[part.first_sample : part.first_sample + predicted.size] = predicted.reshape(-1)
+        if feed.labels is not None:
+            predicted = np.empty((part.blocks, z.shape[-1]), dtype=np.int64)
+            predicted_classes(z, predicted)
+            classes[part.first_sample : part.first_sample + predicted.size] = predicted.reshape(-1)
 
     current.run(work)
     return losses.sum(), classes[: len(chosen)]

@@ -9,71 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .checks import ConfigurationError, DeviceError, ShapeError, require_positive_integers
 from .graph import Node, topological_order
+from .named import NamedArrays, NodeArrays
 from .passes import Pass
 from .workers import shared_workers
 
 DTYPES = ("float32", "float64")
 PASSES = 6  # sizes of mini-batches whose buffers are kept: training and evaluation use two each
 ALIGNMENT = 16  # numbers; every parameter starts on a cache line
-
-
-class NamedArrays(Mapping):
-    """Read-only mapping from names to arrays that live elsewhere; assigning to a name copies into its array.
-
-    Parameters
-    ----------
-    what : str
-        For messages.
-    arrays : dict of str to numpy.ndarray
-    """
-
-    def __init__(self, what: str, arrays: dict[str, np.ndarray]):
-        self._what, self._arrays = what, arrays
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._arrays:
-            raise KeyError(f"{self._what} '{name}'; there are {', '.join(self._arrays) or 'none'}")
-        return self._arrays[name]
-
-    def __setitem__(self, name: str, value) -> None:
-        array, value = self[name], np.asarray(value)
-        if value.shape != array.shape:
-            raise ShapeError(f"{self._what} '{name}'", got=f"shape {value.shape}", expected=str(array.shape))
-        array[...] = value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arrays)
-
-    def __len__(self) -> int:
-        return len(self._arrays)
-
-
-class NodeArrays(Mapping):
-    """Mapping from node names to what the last pass left there, converted to user layout when it is looked at."""
-
-    def __init__(self, network: Network, what: str, read: Callable[[Pass, str], np.ndarray]):
-        self._network, self._what, self._read = network, what, read
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self._network.nodes:
-            raise KeyError(f"node '{name}'; there are {', '.join(self._network.nodes)}")
-        if self._network.last_pass is None:
-            raise ConfigurationError(f"Network: there is no {self._what} yet", remedy="call forward first")
-        if self._what == "gradient" and not self._network.last_pass.is_complete:
-            raise ConfigurationError(f"Network: there is no {self._what} yet", remedy="call backward first")
-        return self._read(self._network.last_pass, name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._network.nodes)
-
-    def __len__(self) -> int:
-        return len(self._network.nodes)
 
 
 class Network:
@@ -98,6 +46,8 @@ class Network:
         All parameters and, after ``backward``, their gradients, flat.
     parameters, gradients : mapping of str to numpy.ndarray
         Views of them by name, "conv1.W"; dense (out, in), convolution (out, in, rows, columns); assignable in place.
+    statistics : mapping of str to numpy.ndarray
+        What layers keep and save beside parameters, "batchnorm1.running_mean"; forward passes in training change it.
     values, value_gradients : mapping of str to numpy.ndarray
         Of every node after ``forward`` and ``backward``, in user layout.
     draw : int
@@ -189,6 +139,12 @@ class Network:
             raise ConfigurationError(f"Network: no memory for {size:,} parameters") from error
         self.parameters = NamedArrays("parameter", self._by_name(self.theta))
         self.gradients = NamedArrays("gradient", self._by_name(self.dL_dtheta))
+        self.layer_statistics = {
+            name: self.nodes[name].layer.statistics(tuple(s.shape for s in self.nodes[name].inputs), self.dtype)
+            for name in self._stretches
+        }
+        by_name = {f"{name}.{part}": a for name, arrays in self.layer_statistics.items() for part, a in arrays.items()}
+        self.statistics = NamedArrays("statistic", by_name)
         for position, (name, node) in enumerate(self.nodes.items()):
             if node.layer is not None:
                 rng = np.random.default_rng([self.seed, position])
@@ -329,26 +285,27 @@ class Network:
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return a copy of every parameter by name, to be saved."""
-        return {name: array.copy() for name, array in self.parameters.items()}
+        """Return a copy of every parameter and statistic by name, to be saved."""
+        return {name: array.copy() for arrays in (self.parameters, self.statistics) for name, array in arrays.items()}
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Set every parameter.
+        """Set every parameter and statistic.
 
         Raises
         ------
         ShapeError
             When a name is missing or unknown, or a shape is different; then nothing is changed.
         """
-        missing, unknown = set(self.parameters) - set(state), set(state) - set(self.parameters)
+        own = {**self.parameters, **self.statistics}
+        missing, unknown = set(own) - set(state), set(state) - set(own)
         if missing or unknown:
             raise ShapeError(
                 "Network: parameters do not belong to this network",
                 got=f"unknown {sorted(unknown)}" if unknown else "",
                 expected=f"also {sorted(missing)}" if missing else "",
             )
-        for name, array in self.parameters.items():
+        for name, array in own.items():
             if np.shape(state[name]) != array.shape:
                 raise ShapeError(f"parameter '{name}'", got=f"shape {np.shape(state[name])}", expected=str(array.shape))
-        for name in self.parameters:
-            self.parameters[name] = state[name]
+        for name, array in own.items():
+            array[...] = state[name]

@@ -5,6 +5,7 @@ Floor 3.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 class Part:
     """The buffers of one worker: a stretch of the mini-batch's blocks, with a Share for every layer.
 
+    Parameters
+    ----------
+    network : Network
+    rank : int
+        Of the worker.
+    bounds : list of int
+        Worker r has the blocks from bounds[r] up to bounds[r + 1]; those with none have the highest ranks.
+    samples : int
+        Of the whole mini-batch.
+
     Attributes
     ----------
     blocks : int
@@ -37,9 +48,11 @@ class Part:
         This worker's part of the gradients of all parameters, flat.
     """
 
-    def __init__(self, network: Network, first_block: int, blocks: int, samples: int):
-        self.blocks, self.first_sample = blocks, first_block * LANES
+    def __init__(self, network: Network, rank: int, bounds: list[int], samples: int):
+        self.blocks, self.first_sample = bounds[rank + 1] - bounds[rank], bounds[rank] * LANES
+        blocks = self.blocks
         self.samples = min(samples - self.first_sample, blocks * LANES)
+        team = sum(stop > start for start, stop in pairwise(bounds))
         self.values: dict[str, np.ndarray] = {}
         self.gradients: dict[str, np.ndarray] = {}
         self.edges: dict[tuple[str, int], np.ndarray | None] = {}
@@ -60,6 +73,10 @@ class Part:
                 parameters=network.layer_arrays(name, network.theta),
                 scratch=node.layer.scratch(tuple(s.shape for s in node.inputs), blocks, network.dtype),
                 first_sample=self.first_sample,
+                samples=self.samples,
+                N=samples,
+                statistics=network.layer_statistics[name],
+                all_reduce_sum=partial(network.workers.all_reduce_sum, rank, team=team),
             )
 
 
@@ -82,7 +99,7 @@ class Pass:
         if blocks < size:
             bounds = [min(rank, blocks) for rank in range(size + 1)]
         self.parts = [
-            Part(network, start, stop - start, samples) if stop > start else None for start, stop in pairwise(bounds)
+            Part(network, rank, bounds, samples) if bounds[rank + 1] > bounds[rank] else None for rank in range(size)
         ]
         self.steps = [(name, node.layer) for name, node in network.nodes.items() if node.layer is not None]
         self._wanted = self._nodes_that_need_gradients(input_gradient)
@@ -164,8 +181,16 @@ class Pass:
             pack(dL_dz[part.first_sample : part.first_sample + part.samples], part.seeds[position])
 
     def prepare(self, training: bool, draw: int) -> None:
-        """Tell every layer whether this is training, and which random numbers are its own."""
+        """Tell every layer whether this is training, and which random numbers are its own.
+
+        Raises
+        ------
+        ShapeError
+            When a layer cannot be trained on so few samples.
+        """
         for name, layer in self.steps:
+            if training:
+                layer.check_samples(self.samples)
             key = self.network.draw_key(name, draw) if training and layer.random else 0
             for part in self.active:
                 part.shares[name].training, part.shares[name].draw = training, key

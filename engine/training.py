@@ -73,10 +73,10 @@ class TrainingStep:
             z, targets = part.values[network.outputs[0].name], self.feed.targets[mine]
             packed = self.loss.pack_target(targets, part.blocks, network.dtype)
             self._losses[rank] = self.loss.on_lanes(z, packed, part.samples, current.samples, part.seeds[0])
-            if targets.ndim == 1 and packed.dtype == np.int64:
-                predicted = np.empty(packed.shape, dtype=np.int64)
+            if self.feed.labels is not None:
+                predicted = np.empty((part.blocks, LANES), dtype=np.int64)
                 predicted_classes(z, predicted)
-                self._correct[rank] = (predicted.reshape(-1)[: part.samples] == targets).sum()
+                self._correct[rank] = (predicted.reshape(-1)[: part.samples] == self.feed.labels[mine]).sum()
             current.backward(part)
         network.workers.barrier()  # everybody's gradients are ready
         stretch = slice(self._bounds[rank], self._bounds[rank + 1])
@@ -157,6 +157,10 @@ class Training:
         require_positive_integers("training", epochs=epochs, batch_size=batch_size)
         if len(train) == 0 or len(validation) == 0:
             raise ConfigurationError("training", got="an empty part", expected="samples to train and to validate on")
+        for samples in {min(batch_size, len(train)), len(train) % batch_size} - {0}:
+            for node in network.nodes.values():
+                if node.layer is not None:
+                    node.layer.check_samples(samples)
         train, validation = train.fitting(network, loss), validation.fitting(network, loss)
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.train, self.validation = train, validation

@@ -95,7 +95,7 @@ class Workers:
     def _set_up(self) -> None:
         size = self.size
         self._process = os.getpid()
-        self._arrivals = np.zeros(16, dtype=np.int64)  # a cache line of its own
+        self._arrivals = np.zeros((size + 1, 16), dtype=np.int64)  # for teams of every size, a cache line of its own
         self._started, self._finished = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
         self._runs = 0
         self._function: Callable[[int], object] | None = None
@@ -131,7 +131,7 @@ class Workers:
         if not self._threads:
             self._start()
         self._function, self._failures = function, []
-        self._arrivals[0] = 0
+        self._arrivals[:] = 0
         self._runs += 1
         for lock in self._wake[1:]:
             lock.release()
@@ -143,13 +143,21 @@ class Workers:
         if self._failures:
             raise next((f for f in self._failures if not isinstance(f, WorkerError)), self._failures[0])
 
-    def barrier(self) -> None:
-        """Wait until every worker has come here; to be called by all of them inside ``run``."""
-        if self.size > 1:
-            before = _arrive(self._arrivals)
-            self._until(self._arrivals, (before // self.size + 1) * self.size, stop_on_failure=True)
+    def barrier(self, team: int | None = None) -> None:
+        """Wait until every worker has come here; to be called by all of them inside ``run``.
 
-    def all_reduce_sum(self, rank: int, array: np.ndarray) -> None:
+        Parameters
+        ----------
+        team : int, optional
+            Wait for the workers of the ranks below this number alone; only they call it.
+        """
+        team = self.size if team is None else team
+        if team > 1:
+            arrivals = self._arrivals[team]
+            before = _arrive(arrivals)
+            self._until(arrivals, (before // team + 1) * team, stop_on_failure=True)
+
+    def all_reduce_sum(self, rank: int, array: np.ndarray, team: int | None = None) -> None:
         """Replace the workers' arrays, of one shape, by their sum, added in the order of the ranks.
 
         Parameters
@@ -158,15 +166,18 @@ class Workers:
             Of the caller.
         array : numpy.ndarray
             The caller's part; overwritten by the sum.
+        team : int, optional
+            As in ``barrier``.
         """
-        if self.size == 1:
+        team = self.size if team is None else team
+        if team == 1:
             return
         self._parts[rank] = array.copy()
-        self.barrier()
+        self.barrier(team)
         array[...] = self._parts[0]
-        for part in self._parts[1:]:
+        for part in self._parts[1:team]:
             array += part
-        self.barrier()  # nobody may replace its part before all have read it
+        self.barrier(team)  # nobody may replace its part before all have read it
 
     def _give_up(self) -> None:
         """Leave the threads behind, after a tenth of a second to finish what they are at, and begin with others."""

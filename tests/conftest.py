@@ -40,6 +40,7 @@ class Point:
         training=False,
         seed=0,
         parameters=None,
+        statistics=None,
         dL_dz=None,
     ):
         rng = np.random.default_rng([seed, 1])
@@ -52,20 +53,44 @@ class Point:
         self.parameters = {name.split(".")[1]: array for name, array in self.network.parameters.items()}
         for name, array in self.parameters.items():
             array[...] = rng.normal(size=array.shape) if parameters is None else parameters[name]
+        for name, array in (statistics or {}).items():
+            self.network.statistics[f"{self.name}.{name}"] = array
+        self._spoil_buffers()
         self.z = self.network.forward(self.x, training=training)
         self.dL_dz = np.asarray(rng.normal(size=self.z.shape) if dL_dz is None else dL_dz, dtype=dtype)
         self.dL_dx = self.network.backward(self.dL_dz)
         self.gradients = {name.split(".")[1]: array.copy() for name, array in self.network.gradients.items()}
+
+    def _spoil_buffers(self):
+        """Run both passes once and leave NaN in all that they filled: what is reused must be overwritten."""
+        network, state = self.network, self.network.state()
+        network.backward(np.ones_like(network.forward(self.x, training=self.training)))
+        network.load_state(state)
+        network.draw = 0
+        for part in network.last_pass.active:
+            part.values[self.name][...] = np.nan
+            part.dL_dtheta[...] = np.nan
+            for edge in part.edges.values():
+                edge[...] = np.nan
 
     def all_gradients(self):
         """Return every gradient by name: inputs "x0", "x1", …, then parameters."""
         return {f"x{k}": array for k, array in enumerate(self.dL_dx)} | self.gradients
 
     def literal(self):
-        """Return the value and all gradients as the derivation's literal code computes them, sample by sample."""
+        """Return the value and all gradients as the derivation's literal code computes them, sample by sample.
+
+        A layer whose samples act on each other gets the whole mini-batch at once.
+        """
         derivation, z = self.layer.derivation, np.zeros(self.z.shape)
         parameters = [array.astype(object) for array in self.parameters.values()]
         totals = {name: np.zeros(array.shape) for name, array in self.all_gradients().items()}
+        if self.layer.coupled:
+            options = self.layer.literal_options(self.network.last_pass.active[0].shares[self.name])
+            arguments = [array.astype(object) for array in self.x] + parameters
+            results = derivation.backward(self.dL_dz.astype(object), *arguments, **options)
+            z = derivation.forward(*arguments, **options).astype(np.float64)
+            return z, {name: result.astype(np.float64) for name, result in zip(totals, results, strict=True)}
         for part in self.network.last_pass.active:
             for sample in range(part.samples):
                 n = part.first_sample + sample

@@ -20,7 +20,11 @@ import handgrad.engine
 ENGINE = Path(handgrad.engine.__file__).parent
 TAG = re.compile(r"\(([a-z]\w*\.\d+)\)")
 HOMES = ("layers", "losses", "optimizers")
-ELSEWHERE = {"add.4": "passes.py"}  # the sum over the readers of a node is the graph's work, not the layer's
+ELSEWHERE = {
+    "add.4": "passes.py",  # the sum over the readers of a node is the graph's work, not the layer's
+    "initializers.5": "initializers.py",
+    "initializers.9": "initializers.py",
+}
 
 
 def equations():

@@ -159,6 +159,8 @@ def may_hold_data(path, module):
 def may_compute(path, module):
     if path == "engine/backend.py" and module.split("/")[0] in ("numba", "llvmlite"):
         return True
+    if path == "engine/symbolic.py" and module.split("/")[0] in ("sympy", "mpmath"):  # inside functions: optional
+        return True
     return module.split("/")[0] == "numpy" or module.startswith(("engine", "derivations"))
 
 

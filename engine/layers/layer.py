@@ -7,6 +7,7 @@ Floor 2. A layer object holds the hyper-parameters alone. The arrays belong to t
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import ClassVar
@@ -42,8 +43,15 @@ class Share:
         Whether layers that behave differently in training do so.
     draw : int
         Names the random numbers of this layer in this step, 64 bits.
-    first_sample : int
-        Position in the mini-batch of the first sample of this share.
+    first_sample, samples : int
+        Position in the mini-batch of the first sample of this share, and the number of samples here; the lanes behind
+        them are empty.
+    N : int
+        Samples of the whole mini-batch.
+    statistics : dict of str to numpy.ndarray
+        What the layer keeps between mini-batches without learning it, shared by all workers.
+    all_reduce_sum : callable
+        Replaces an array by its sum over the workers' shares; every share of the mini-batch must call it.
     """
 
     x: tuple[np.ndarray, ...]
@@ -56,6 +64,10 @@ class Share:
     training: bool = False
     draw: int = 0
     first_sample: int = 0
+    samples: int = 0
+    N: int = 0
+    statistics: dict[str, np.ndarray] = field(default_factory=dict)
+    all_reduce_sum: Callable[[np.ndarray], None] = lambda array: None
 
 
 class Layer:
@@ -79,6 +91,8 @@ class Layer:
     inputs: ClassVar[int | None] = 1  # number of nodes the layer is called on; None: any number from two up
     letter: ClassVar[str] = "z"  # what the equations call the output
     random: ClassVar[bool] = False  # whether the layer draws random numbers in training
+    is_surrogate: ClassVar[bool] = False  # whether the backward pass is declared not to be the derivative
+    coupled: ClassVar[bool] = False  # whether samples act on each other; then the literal code takes whole mini-batches
 
     def __init__(self, name: str | None = None):
         require_name(type(self).__name__, name)
@@ -145,6 +159,13 @@ class Layer:
 
     def initialize(self, parameters: dict[str, np.ndarray], rng: np.random.Generator) -> None:
         """Fill the parameters with their starting values."""
+
+    def statistics(self, x_shapes: tuple[Shape, ...], dtype: np.dtype) -> dict[str, np.ndarray]:
+        """Return new arrays that the layer keeps between mini-batches, is saved with, and does not learn."""
+        return {}
+
+    def check_samples(self, samples: int) -> None:
+        """Raise a ShapeError when the layer cannot be trained on mini-batches of so few samples."""
 
     def scratch(self, x_shapes: tuple[Shape, ...], blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
         """Return the arrays beside input and output that the kernels need, allocated once."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arrays import blocks_for, pack, unpack
 from ..backend import LANES
-from ..checks import ShapeError
+from ..checks import ConfigurationError, ShapeError
 
 
 class Loss:
@@ -134,10 +134,40 @@ def check_values(loss: Loss, target: np.ndarray, z_shape: tuple[int, ...]) -> np
     """
     target = np.asarray(target)
     if target.ndim == 1 and len(z_shape) == 2 and z_shape[1] > 1 and np.issubdtype(target.dtype, np.integer):
-        return np.eye(z_shape[1], dtype=np.float32)[check_labels(loss, target, z_shape)]
+        return np.eye(z_shape[1])[check_labels(loss, target, z_shape)]
     if target.shape != tuple(z_shape):
         raise ShapeError(f"{type(loss).__name__}: target", got=f"shape {target.shape}", expected=str(tuple(z_shape)))
     return target
+
+
+def check_binary(loss: Loss, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
+    """Return a target (N, 1) of zeros and ones for an output (N, 1), from labels (N,) or (N, 1).
+
+    Raises
+    ------
+    ShapeError
+        When the target has another shape, or a label is neither 0 nor 1.
+    """
+    target, name, N = np.asarray(target), type(loss).__name__, z_shape[0]
+    if target.shape not in ((N,), (N, 1)):
+        raise ShapeError(f"{name}: target", got=f"shape {target.shape}", expected=f"({N},) or ({N}, 1)")
+    right = (target == 0) | (target == 1)
+    if not right.all():
+        raise ShapeError(f"{name}: labels", got=str(target[~right][0]), expected="0 or 1")
+    return target.reshape(N, 1).astype(np.float64)
+
+
+def check_probabilities(loss: Loss, p: np.ndarray, remedy: str) -> None:
+    """Raise a ConfigurationError when an output of the network is below 0 or above 1; NaN is neither."""
+    p = np.asarray(p)
+    outside = (p < 0) | (p > 1)
+    if outside.any():
+        raise ConfigurationError(
+            f"{type(loss).__name__}: output",
+            got=f"{p[outside][0]:g}",
+            expected="probabilities from 0 to 1",
+            remedy=remedy,
+        )
 
 
 def pack_values(target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:

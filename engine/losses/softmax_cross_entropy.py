@@ -29,11 +29,14 @@ def softmax_cross_entropy(z, label, samples, N, dL_dz):
             largest = z[n, 0, v]
             for k in range(1, K):
                 largest = max(largest, z[n, k, v])
+            for k in range(K):
+                dL_dz[n, k, v] = z[n, k, v] - largest
+            below = dL_dz[n, label[n, v], v]  # the logarithm must not be added to numbers of the size of z
             total = zero
             for k in range(K):
-                dL_dz[n, k, v] = math.exp(z[n, k, v] - largest)
+                dL_dz[n, k, v] = math.exp(dL_dz[n, k, v])
                 total += dL_dz[n, k, v]
-            loss += math.log(total) + largest - z[n, label[n, v], v]  # (softmax_cross_entropy.1)
+            loss += math.log(total) - below  # (softmax_cross_entropy.1)
             for k in range(K):
                 t = one if k == label[n, v] else zero
                 dL_dz[n, k, v] = (dL_dz[n, k, v] / total - t) / N  # (softmax_cross_entropy.5)

@@ -13,7 +13,7 @@ from ..graph import Input, Node
 from ..network import Network
 from .lenet import lenet5, lenet5_1998
 from .mlp import mlp
-from .text import chain
+from .text import ALONE, chain
 
 MODELS = {"lenet5": lenet5, "lenet5-1998": lenet5_1998, "mlp": mlp}
 IMAGE = (1, 28, 28)  # what named models expect when nobody says otherwise
@@ -54,14 +54,7 @@ def build(
     image = Input(input_shape)
     if model in MODELS:
         output = MODELS[model](image, classes or 10)
-    elif re.fullmatch(r"[\w-]+", model) and model.lower() not in (
-        "flatten",
-        "relu",
-        "sigmoid",
-        "tanh",
-        "linear",
-        "softmax",
-    ):
+    elif re.fullmatch(r"[\w-]+", model) and model.lower() not in ALONE:
         near = difflib.get_close_matches(model, MODELS, n=1, cutoff=0.65)
         raise ConfigurationError(
             f"there is no model '{model}'",

@@ -133,7 +133,7 @@ def test_without_a_name_all_are_listed_by_kind(capsys):
         ("Dense layer", "dense"),
         ("softmax", "softmax"),
         ("SoftmaxCrossEntropy", "softmax_cross_entropy"),
-        ("cross entropy", "softmax_cross_entropy"),
+        ("cross entropy", "cross_entropy"),
         ("MSE", "mean_squared_error"),
     ],
 )

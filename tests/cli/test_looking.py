@@ -172,12 +172,14 @@ def test_gradcheck_reports_every_parameter_and_the_input(capsys):
     assert code == 0
     assert result["ok"]
     names = [row["name"] for row in result["arrays"]]
-    assert names == ["conv1.W", "conv1.b", "conv2.W", "conv2.b", "dense1.W", "dense1.b", "input"]
-    for row in result["arrays"]:
-        assert row["checked"] + row["kinks"] == row["elements"]
-        assert row["checked"] > row["kinks"]
-        assert row["difference_error"] < 1e-6
-        assert row["literal_error"] < 1e-10
+    value, *parameters = names
+    assert value == "value of dense1"
+    assert parameters == ["conv1.W", "conv1.b", "conv2.W", "conv2.b", "dense1.W", "dense1.b", "input"]
+    for row in result["arrays"][1:]:
+        assert row["compared"] + row["kinks"] == row["elements"]
+        assert row["compared"] > row["kinks"]
+        assert row["views"]["difference"]["relative"] < 1e-6
+        assert row["views"]["literal"]["relative"] < 1e-10
 
 
 def test_gradcheck_fails_with_exit_code_1_when_a_gradient_is_wrong(capsys, monkeypatch):
@@ -193,6 +195,7 @@ def test_gradcheck_fails_with_exit_code_1_when_a_gradient_is_wrong(capsys, monke
     code, result = as_json(capsys, "gradcheck", "dense 4 > tanh > dense 3", "--input-shape", "5", "--classes", "3")
     assert code == 1
     assert {row["name"]: row["verdict"] for row in result["arrays"]} == {
+        "value of dense2": "ok",
         "dense1.W": "FAIL",
         "dense1.b": "ok",
         "dense2.W": "FAIL",

@@ -8,6 +8,7 @@ import pytest
 from handgrad.engine import (
     Add,
     AvgPool2D,
+    BatchNorm,
     Conv2D,
     Dense,
     Dropout,
@@ -20,10 +21,12 @@ from handgrad.engine import (
     Sigmoid,
     Softmax,
     SoftmaxCrossEntropy,
+    Step,
     Tanh,
 )
+from handgrad.engine.agreement import DIFFERENCE_LIMIT, LITERAL_LIMIT, Agreement, Comparison
 from handgrad.engine.checks import ConfigurationError
-from handgrad.engine.gradcheck import DIFFERENCE_LIMIT, LITERAL_LIMIT, Agreement, GradientCheck
+from handgrad.engine.gradcheck import GradientCheck
 
 
 def chain(shape, *layers, threads=1, seed=0, dtype="float64"):
@@ -50,13 +53,15 @@ def test_a_correct_network_passes(threads):
         (2, 5, 5), Conv2D(3, 3, padding=1), ReLU(), MaxPool2D(2), Flatten(), Dense(6), Tanh(), Dense(4), threads=threads
     )
     rows = check(network, samples=17)
+    value = rows.pop("value of dense2")
+    assert value.verdict == "ok" and list(value.views) == ["literal"] and value.shape == (17, 4)
     assert list(rows) == [*network.parameters, "input"]
     assert [row.verdict for row in rows.values()] == ["ok"] * 7
     for name, row in rows.items():
         assert row.checked + row.kinks == np.prod(row.shape) and row.checked > 0
-        assert row.difference_error < DIFFERENCE_LIMIT and row.literal_error < LITERAL_LIMIT
+        assert row.views["difference"].relative < DIFFERENCE_LIMIT and row.views["literal"].relative < LITERAL_LIMIT
         if name != "input":
-            assert row.largest_gradient == np.abs(network.gradients[name]).max()
+            assert row.largest == np.abs(network.gradients[name]).max()
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -100,7 +105,7 @@ def test_elements_are_chosen_by_seed():
     run = GradientCheck(network, SoftmaxCrossEntropy(), [np.ones((2, 5))], np.array([0, 1]))
     few, again = (list(run.run(elements=7, seed=1)) for _ in range(2))
     assert few == again
-    assert [row.checked for row in few] == [7, 7, 7, 3, 7]
+    assert [row.checked for row in few] == [0, 7, 7, 7, 3, 7]
 
 
 class DoubledWeights(Dense):
@@ -162,7 +167,10 @@ class WrongForward(Sigmoid):
         ((ForgottenBias(4, name="bad"), Tanh(), Dense(2)), {"bad.b"}),
         ((Dense(4), WrongSign(), Dense(2)), {"dense1.W", "dense1.b", "input"}),
         ((SlightlyOff(4, name="bad"), Tanh(), Dense(2)), {"bad.W"}),
-        ((Dense(4), WrongForward(), Dense(2)), {"dense1.W", "dense1.b", "dense2.W", "dense2.b", "input"}),
+        (
+            (Dense(4), WrongForward(), Dense(2)),
+            {"value of dense2", "dense1.W", "dense1.b", "dense2.W", "dense2.b", "input"},
+        ),
     ],
     ids=lambda value: (
         "" if isinstance(value, set) else next(type(x).__name__ for x in value if type(x).__module__ == __name__)
@@ -178,7 +186,7 @@ def test_a_transposed_kernel_fails_and_the_place_is_told():
     network = chain((1, 4, 4), TransposedKernel(2, 3, name="bad"), Tanh(), Flatten(), Dense(2))
     row = check(network)["bad.W"]
     assert row.verdict == "FAIL"
-    assert row.difference_index[2] != row.difference_index[3]  # the diagonal is right
+    assert row.views["difference"].index[2] != row.views["difference"].index[3]  # the diagonal is right
 
 
 def test_a_relu_exactly_at_a_kink():
@@ -188,7 +196,7 @@ def test_a_relu_exactly_at_a_kink():
     rows = check(network, samples=1)
     assert rows["dense1.W"].verdict == rows["dense1.b"].verdict == "kink"
     assert rows["dense1.b"].kinks == 2 and rows["dense1.b"].checked == 0
-    assert np.isnan(rows["dense1.b"].difference_error)
+    assert np.isnan(rows["dense1.b"].views["difference"].relative)
     assert rows["dense2.b"].verdict == "ok"
 
 
@@ -200,13 +208,25 @@ def test_ties_in_a_pooling_window_are_kinks():
     assert rows["dense1.b"].verdict == "ok"
 
 
-def test_a_kink_does_not_hide_a_wrong_literal_gradient():
-    row = Agreement("w", (1,), 1.0, 0, 1, float("nan"), (), 0.5, (0,))
-    assert row.verdict == "FAIL"
-    assert Agreement("w", (1,), 1.0, 0, 1, float("nan"), (), 0.0, (0,)).verdict == "kink"
-    assert Agreement("w", (1,), 1.0, 1, 0, 0.5, (0,), 0.0, (0,)).verdict == "FAIL"
-    assert Agreement("w", (1,), 1.0, 1, 0, float("nan"), (0,), 0.0, (0,)).verdict == "FAIL"
-    assert Agreement("w", (1,), 1.0, 1, 0, 0.0, (0,), float("nan"), (0,)).verdict == "FAIL"
+def row(checked=1, **errors):
+    """A row with these relative errors by view."""
+    surrogate = errors.pop("surrogate", False)
+    views = {view: Comparison(error, error, () if checked == 0 else (0,)) for view, error in errors.items()}
+    return Agreement("w", (1,), 1.0, views, checked, 1 - checked, surrogate=surrogate)
+
+
+def test_verdicts():
+    nan = float("nan")
+    assert row(literal=0.0, difference=0.0, symbolic=0.0).verdict == "ok"
+    assert row(literal=0.5, difference=nan, checked=0).verdict == "FAIL", "a kink does not hide a wrong gradient"
+    assert row(literal=0.0, difference=nan, checked=0).verdict == "kink"
+    for view in ("literal", "difference", "symbolic"):
+        for error in (0.5, nan):
+            errors = {"literal": 0.0, "difference": 0.0, "symbolic": 0.0} | {view: error}
+            assert row(**errors).verdict == "FAIL", f"{view} is off by {error}"
+    assert row(literal=0.0, symbolic=1e-9, difference=0.0).verdict == "FAIL"
+    assert row(literal=0.0, symbolic=0.5, difference=0.5, surrogate=True).verdict == "surrogate"
+    assert row(literal=0.5, symbolic=0.5, difference=0.5, surrogate=True).verdict == "FAIL"
 
 
 def test_nan_in_a_parameter_is_no_agreement():
@@ -258,3 +278,35 @@ def test_a_quotient_that_is_no_number_is_no_agreement(monkeypatch):
         lambda self, name, place: float("nan") if place == (1, 1) else right(self, name, place),
     )
     assert check(network)["dense1.W"].verdict == "FAIL"
+
+
+def test_exact_derivatives_of_a_small_network():
+    network = chain((1, 3, 3), Conv2D(1, 2), Tanh(), MaxPool2D(2), Flatten(), Dense(2))
+    run = GradientCheck(
+        network, SoftmaxCrossEntropy(), [np.random.default_rng(0).normal(size=(2, 1, 3, 3))], np.array([0, 1])
+    )
+    rows = list(run.run(exact=True))
+    assert [row.verdict for row in rows] == ["ok"] * 6
+    for row in rows[1:]:
+        assert row.views["symbolic"].relative < 1e-14  # 30 digits against sums of some ten float64 numbers
+
+
+def test_batch_normalization_couples_the_samples_and_keeps_its_statistics():
+    network = chain((3,), Dense(4), BatchNorm(), Tanh(), Dense(2), threads=2)
+    network.statistics["batchnorm1.running_mean"][:] = 7
+    rows = check(network, samples=18, training=True)
+    assert {row.verdict for row in rows.values()} == {"ok"}
+    assert rows["dense1.b"].largest < 1e-15  # a shift of everything is forgotten
+    assert (network.statistics["batchnorm1.running_mean"] == 7).all()
+    assert (network.statistics["batchnorm1.running_variance"] == 1).all()
+    assert {row.verdict for row in check(network, samples=18).values()} == {"ok"}
+
+
+def test_a_surrogate_is_called_one():
+    layers = Dense(3), Step(surrogate="sigmoid"), Dense(2)
+    rows = check(chain((4,), *layers))
+    verdicts = {name: row.verdict for name, row in rows.items()}
+    assert verdicts["dense1.W"] == verdicts["dense1.b"] == verdicts["input"] == "surrogate"
+    assert verdicts["dense2.W"] == verdicts["dense2.b"] == verdicts["value of dense2"] == "ok"
+    rows = check(chain((4,), Dense(3), Step(), Dense(2)))
+    assert {row.verdict for row in rows.values()} == {"ok"} and rows["dense1.W"].largest == 0

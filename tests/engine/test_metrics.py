@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.engine import Dense, Dropout, Input, Network, SoftmaxCrossEntropy
+from handgrad.engine import Dense, Dropout, Input, MeanSquaredError, Network, SoftmaxCrossEntropy
 from handgrad.engine.arrays import blocks_for, pack
 from handgrad.engine.backend import LANES
 from handgrad.engine.feed import Feed
@@ -50,20 +50,38 @@ def test_evaluate_draws_nothing_and_changes_no_parameter():
     assert network.draw == 0 and (network.theta == before).all()
 
 
-def test_a_network_of_one_class_is_always_right():
+def test_a_single_output_has_no_classes_to_choose_from():
     network, feed = toy(classes=1)
     result = evaluate(network, feed, SoftmaxCrossEntropy())
-    assert result.accuracy == 1 and result.loss == 0 and result.confusion.tolist() == [[101]]
+    assert math.isnan(result.accuracy) and result.loss == 0 and result.confusion.shape == (0, 0)
+
+
+def test_a_loss_that_wants_one_hot_rows_leaves_the_labels_for_counting():
+    network, feed = toy()
+    other, one = evaluate(network, feed, MeanSquaredError()), evaluate(network, feed, SoftmaxCrossEntropy())
+    np.testing.assert_array_equal(other.confusion, one.confusion)
+    again = evaluate(network, feed.fitting(network, MeanSquaredError()), MeanSquaredError())
+    np.testing.assert_array_equal(again.confusion, one.confusion)
+
+
+def test_a_tie_decides_nothing_and_counts_as_wrong():
+    network, feed = toy()
+    network.theta[:] = 0
+    result = evaluate(network, feed, SoftmaxCrossEntropy())
+    assert result.accuracy == 0 and not result.confusion.any()
+    assert result.undecided.tolist() == np.bincount(feed.targets, minlength=4).tolist()
+    assert [row["samples"] for row in result.per_class()] == result.undecided.tolist()
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.sampled_from([np.float32, np.float64]), st.booleans())
-def test_predicted_classes_are_the_first_largest(samples, K, dtype, ties):
+def test_predicted_classes_are_the_largest_outputs(samples, K, dtype, ties):
     rng = np.random.default_rng(samples)
     z = (rng.integers(3, size=(samples, K)) if ties else rng.normal(size=(samples, K))).astype(dtype)
     lanes, classes = np.empty((blocks_for(samples), K, LANES), dtype), np.empty((blocks_for(samples), LANES), np.int64)
     pack(z, lanes)
     predicted_classes(lanes, classes)
-    np.testing.assert_array_equal(classes.reshape(-1)[:samples], z.argmax(axis=1))
+    tied = (z == z.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    np.testing.assert_array_equal(classes.reshape(-1)[:samples], np.where(tied, -1, z.argmax(axis=1)))
 
 
 @given(st.integers(1, 6), st.integers(0, 999))

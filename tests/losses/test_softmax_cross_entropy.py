@@ -171,3 +171,10 @@ def test_targets_are_checked(z, target, message):
     with pytest.raises(ShapeError) as caught:
         loss(z, target)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 1e8), ("float64", 1e17)])
+def test_logits_so_large_that_a_logarithm_would_drown_in_them(dtype, size):
+    L, dL_dz = loss(np.array([[size, size], [size, -size]], dtype=dtype), np.array([0, 0]))
+    assert abs(L - np.log(2) / 2) < 1e-6
+    np.testing.assert_allclose(dL_dz, [[-0.25, 0.25], [0, 0]], atol=1e-7)

@@ -1,0 +1,272 @@
+"""Batch normalization; equations in ``derivations/batch_norm.py``.
+
+The one layer in which samples act on each other. Each worker sums over its own samples, the sums are added up over the
+workers, and every worker goes on with the same mean and variance. Sums of a block are taken in the network's dtype,
+lane by lane, and added up in float64. Lanes without a sample do not count, and get no gradient. Both kinds of input are
+seen as (blocks, C, K, LANES): K = H x W positions of an image, K = 1 for flat samples.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...derivations import batch_norm as derivation
+from ..backend import LANES, kernel, registers
+from ..checks import ConfigurationError, ShapeError
+from .layer import Layer, Shape, Share
+
+TWO_ROWS = 2 * LANES
+
+
+@kernel
+def channel_sums(x, samples, total):
+    """total[c] = Σ over samples and positions of x."""
+    blocks, C, K, _ = x.shape
+    acc = registers((LANES,), LANES, x)
+    for c in range(C):
+        total[c] = 0
+        for n in range(blocks):
+            for v in range(LANES):
+                acc[v] = 0
+            for k in range(K):
+                for v in range(LANES):
+                    acc[v] += x[n, c, k, v]
+            for v in range(min(LANES, samples - n * LANES)):
+                total[c] += acc[v]
+
+
+@kernel
+def channel_squares(x, samples, mean, total):
+    """total[c] = Σ over samples and positions of (x - mean[c])²."""
+    blocks, C, K, _ = x.shape
+    acc = registers((LANES,), LANES, x)
+    for c in range(C):
+        total[c] = 0
+        for n in range(blocks):
+            for v in range(LANES):
+                acc[v] = 0
+            for k in range(K):
+                for v in range(LANES):
+                    deviation = x[n, c, k, v] - mean[c]
+                    acc[v] += deviation * deviation
+            for v in range(min(LANES, samples - n * LANES)):
+                total[c] += acc[v]
+
+
+@kernel
+def batch_norm_forward(x, mean, inverse, gamma, beta, z):
+    """z = gamma x_hat + beta with x_hat = (x - mean) inverse, inverse = 1 / √(variance + eps)."""
+    blocks, C, K, _ = x.shape
+    for n in range(blocks):
+        for c in range(C):
+            for k in range(K):
+                for v in range(LANES):
+                    x_hat = (x[n, c, k, v] - mean[c]) * inverse[c]  # (batch_norm.3)
+                    z[n, c, k, v] = gamma[c] * x_hat + beta[c]  # (batch_norm.4)
+
+
+@kernel
+def batch_norm_sums(x, dL_dz, samples, mean, inverse, sums):
+    """sums[0,c] = Σ dL/dz and sums[1,c] = Σ dL/dz x_hat, over samples and positions."""
+    blocks, C, K, _ = x.shape
+    acc = registers((2, LANES), TWO_ROWS, x)
+    for c in range(C):
+        sums[0, c] = 0
+        sums[1, c] = 0
+        for n in range(blocks):
+            for v in range(LANES):
+                acc[0, v] = 0
+                acc[1, v] = 0
+            for k in range(K):
+                for v in range(LANES):
+                    x_hat = (x[n, c, k, v] - mean[c]) * inverse[c]
+                    acc[0, v] += dL_dz[n, c, k, v]  # (batch_norm.7)
+                    acc[1, v] += dL_dz[n, c, k, v] * x_hat  # (batch_norm.8)
+            for v in range(min(LANES, samples - n * LANES)):
+                sums[0, c] += acc[0, v]
+                sums[1, c] += acc[1, v]
+
+
+@kernel
+def batch_norm_backward(x, dL_dz, samples, mean, inverse, gamma, means, dL_dx):
+    """dL/dx = gamma inverse (dL/dz - means[0] - x_hat means[1]); means are the two sums divided by m."""
+    blocks, C, K, _ = x.shape
+    zero = x.dtype.type(0)
+    for n in range(blocks):
+        filled = samples - n * LANES
+        for c in range(C):
+            factor = gamma[c] * inverse[c]
+            for k in range(K):
+                for v in range(LANES):
+                    x_hat = (x[n, c, k, v] - mean[c]) * inverse[c]
+                    dL_dx_v = factor * (dL_dz[n, c, k, v] - means[0, c] - x_hat * means[1, c])  # (batch_norm.15)
+                    dL_dx[n, c, k, v] = dL_dx_v if v < filled else zero
+
+
+@kernel
+def batch_norm_backward_fixed(dL_dz, inverse, gamma, dL_dx):
+    """dL/dx = gamma inverse dL/dz, where the statistics are constants."""
+    blocks, C, K, _ = dL_dz.shape
+    for n in range(blocks):
+        for c in range(C):
+            factor = gamma[c] * inverse[c]
+            for k in range(K):
+                for v in range(LANES):
+                    dL_dx[n, c, k, v] = factor * dL_dz[n, c, k, v]  # (batch_norm.18)
+
+
+class BatchNorm(Layer):
+    """Give every channel mean 0 and variance 1 over the mini-batch, then a learned scale and shift.
+
+    Parameters
+    ----------
+    momentum : float
+        Weight of the newest mini-batch in the running statistics, above 0 and up to 1.
+    eps : float
+        Added to the variance, above 0.
+    name : str, optional
+
+    Notes
+    -----
+    Input and output (N, F), normalized for each feature over the N samples, or (N, C, H, W), for each channel over all
+    samples and positions. Parameters ``gamma`` (starting at 1) and ``beta`` (0), each (C,); statistics
+    ``running_mean`` and ``running_variance``, which a forward pass in training moves towards the mini-batch and which
+    are used in its place afterwards, where samples no longer act on each other.
+
+    Conventions are PyTorch's: eps stands under the root; running = (1 - momentum) running + momentum newest, where
+    Keras calls 1 - momentum the momentum; the variance that normalizes divides by m = N H W, and the one that is
+    remembered by m - 1. Training therefore needs m of at least 2.
+
+    References
+    ----------
+    S. Ioffe, C. Szegedy, "Batch normalization: accelerating deep network training by reducing internal covariate
+    shift", 2015.
+
+    Examples
+    --------
+    >>> from handgrad.engine import BatchNorm, Input
+    >>> BatchNorm()(Input((6, 28, 28))).shape
+    (6, 28, 28)
+    """
+
+    kind = "batchnorm"
+    derivation = derivation
+    coupled = True
+
+    def __init__(self, *, momentum: float = 0.1, eps: float = 1e-5, name: str | None = None):
+        super().__init__(name)
+        for what, value, largest in (("momentum", momentum, 1), ("eps", eps, math.inf)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= largest:
+                expected = "a number above 0" + (" up to 1" if largest == 1 else "")
+                raise ConfigurationError(f"{self}: {what}", got=repr(value), expected=expected)
+        self.momentum, self.eps = float(momentum), float(eps)
+        self._positions = 1
+
+    def output_shape(self, x_shape: Shape) -> Shape:
+        """Return the input's shape."""
+        if len(x_shape) not in (1, 3):
+            raise ShapeError(
+                str(self),
+                got=f"an input of {' x '.join(map(str, x_shape))}",
+                expected="flat samples, or images of channels x rows x columns",
+            )
+        return x_shape
+
+    def settle(self, x_shape: Shape) -> None:
+        """Remember how many positions share one mean."""
+        self._positions = math.prod(x_shape[1:])
+
+    def check_samples(self, samples: int) -> None:
+        """Refuse to train on a single value per channel, whose variance says nothing."""
+        if samples * self._positions < 2:
+            raise ShapeError(
+                str(self),
+                got="a mini-batch of 1 sample in training, one value per feature",
+                expected="at least 2",
+                remedy="choose a batch size that leaves no mini-batch of a single sample",
+            )
+
+    def parameter_shapes(self, x_shape: Shape) -> dict[str, Shape]:
+        """Return the shapes of gamma and beta."""
+        return {"gamma": x_shape[:1], "beta": x_shape[:1]}
+
+    def initialize(self, parameters: dict[str, np.ndarray], rng: np.random.Generator) -> None:
+        """Start with the normalized values themselves."""
+        parameters["gamma"][...] = 1
+        parameters["beta"][...] = 0
+
+    def statistics(self, x_shapes, dtype) -> dict[str, np.ndarray]:
+        """Return running statistics that would leave the input as it is."""
+        return {"running_mean": np.zeros(x_shapes[0][0], dtype), "running_variance": np.ones(x_shapes[0][0], dtype)}
+
+    def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for the mean and 1 / √(variance + eps) that normalized the mini-batch, and for sums."""
+        C = x_shapes[0][0]
+        return {"mean": np.zeros(C, dtype), "inverse": np.ones(C, dtype), "sums": np.zeros((2, C))}
+
+    def forward(self, share: Share) -> None:
+        """Compute z; in training from the statistics of the mini-batch, and remember them."""
+        x, z, s = _by_channel(share.x[0]), _by_channel(share.z), share.scratch
+        if share.training:
+            variance = self._look_at_batch(share, x)
+        else:
+            s["mean"][:] = share.statistics["running_mean"]
+            variance = share.statistics["running_variance"]
+        s["inverse"][:] = 1 / np.sqrt(variance + self.eps)
+        batch_norm_forward(x, s["mean"], s["inverse"], share.parameters["gamma"], share.parameters["beta"], z)
+
+    def _look_at_batch(self, share: Share, x: np.ndarray) -> np.ndarray:
+        """Set the mean and return the variance of the mini-batch; the first share moves the running statistics."""
+        s, m, total = share.scratch, share.N * self._positions, share.scratch["sums"][0]
+        channel_sums(x, share.samples, total)
+        share.all_reduce_sum(total)
+        mean = total / m  # (batch_norm.1)
+        s["mean"][:] = mean
+        channel_squares(x, share.samples, s["mean"], total)
+        share.all_reduce_sum(total)
+        variance = total / m  # (batch_norm.2)
+        if share.first_sample == 0:
+            old, new = 1 - self.momentum, self.momentum
+            running_mean, running_variance = share.statistics["running_mean"], share.statistics["running_variance"]
+            running_mean[:] = old * running_mean + new * mean  # (batch_norm.19)
+            running_variance[:] = old * running_variance + new * (m / (m - 1) * variance)  # (batch_norm.20)
+        return variance
+
+    def backward(self, share: Share) -> None:
+        """Compute the gradients of gamma, beta and x; in inference the statistics are constants."""
+        x, dL_dz, s = _by_channel(share.x[0]), _by_channel(share.dL_dz), share.scratch
+        mean, inverse, sums = s["mean"], s["inverse"], s["sums"]
+        batch_norm_sums(x, dL_dz, share.samples, mean, inverse, sums)
+        share.gradients["beta"][:], share.gradients["gamma"][:] = sums
+        if share.training:  # every worker takes part in the sum, whoever wants dL/dx
+            share.all_reduce_sum(sums)
+            sums /= share.N * self._positions
+        if share.dL_dx[0] is None:
+            return
+        gamma, dL_dx = share.parameters["gamma"], _by_channel(share.dL_dx[0])
+        if share.training:
+            batch_norm_backward(x, dL_dz, share.samples, mean, inverse, gamma, sums.astype(x.dtype), dL_dx)
+        else:
+            batch_norm_backward_fixed(dL_dz, inverse, gamma, dL_dx)
+
+    def multiply_adds(self, x_shape: Shape) -> int:
+        """Return one for each value, the scale and shift that are left in inference."""
+        return math.prod(x_shape)
+
+    def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
+        """Return eps, and in inference the statistics that were used."""
+        if share is None or share.training:
+            return {"eps": self.eps}
+        mean, variance = share.statistics["running_mean"], share.statistics["running_variance"]
+        return {"eps": self.eps, "mean": mean.astype(object), "variance": variance.astype(object)}
+
+    def settings(self) -> dict[str, object]:
+        """Return momentum and eps."""
+        return {"momentum": self.momentum, "eps": self.eps}
+
+
+def _by_channel(x: np.ndarray) -> np.ndarray:
+    """Return an array in lane layout as (blocks, C, positions, LANES)."""
+    return x.reshape(*x.shape[:2], -1, LANES)

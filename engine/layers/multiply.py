@@ -1,0 +1,80 @@
+"""Multiply: the product of several branches of the graph, as in a gate; equations in ``derivations/multiply.py``."""
+
+from __future__ import annotations
+
+from ...derivations import multiply as derivation
+from ..backend import kernel
+from ..checks import ShapeError
+from .layer import Layer, Shape, Share
+
+
+@kernel
+def multiply_forward(x, y, z):
+    """z = x y, on flat arrays; z may be x, so that more factors can follow one after another."""
+    for k in range(z.size):
+        z[k] = x[k] * y[k]  # (multiply.1)
+
+
+@kernel
+def multiply_backward(dL_dz, other, dL_dx):
+    """dL/dx = dL/dz times one of the other factors, on flat arrays; dL_dz may be dL_dx, so that more can follow."""
+    for k in range(dL_dx.size):
+        dL_dx[k] = dL_dz[k] * other[k]  # (multiply.3)
+
+
+class Multiply(Layer):
+    """Element-wise product of two or more inputs of equal shape, as in gate * x.
+
+    Raises
+    ------
+    ShapeError
+        When the inputs differ in shape.
+
+    Notes
+    -----
+    Any input shape. The gradient of a factor is multiplied by all the others one by one, and never divided, so that
+    factors of 0 do no harm. One node may be several factors: ``Multiply()(x, x)`` is x².
+
+    References
+    ----------
+    R. K. Srivastava, K. Greff, J. Schmidhuber, "Highway Networks", 2015.
+
+    Examples
+    --------
+    >>> from handgrad.engine import Dense, Input, Multiply, Sigmoid
+    >>> x = Input((8,))
+    >>> Multiply()(Sigmoid()(Dense(8)(x)), x).shape
+    (8,)
+    """
+
+    kind = "multiply"
+    derivation = derivation
+    inputs = None
+
+    def output_shape(self, *x_shapes: Shape) -> Shape:
+        """Return the shape that all inputs have."""
+        different = [shape for shape in x_shapes if shape != x_shapes[0]]
+        if different:
+            raise ShapeError(
+                str(self), got=f"inputs of {x_shapes[0]} and {different[0]}", expected="inputs of one shape"
+            )
+        return x_shapes[0]
+
+    def forward(self, share: Share) -> None:
+        """Multiply the inputs from left to right."""
+        first, second, *others = (x.reshape(-1) for x in share.x)
+        z = share.z.reshape(-1)
+        multiply_forward(first, second, z)
+        for x in others:
+            multiply_forward(z, x, z)
+
+    def backward(self, share: Share) -> None:
+        """Multiply the gradient of each input by all the other inputs."""
+        for m, dL_dx in enumerate(share.dL_dx):
+            if dL_dx is None:
+                continue
+            product = share.dL_dz.reshape(-1)
+            for i, x in enumerate(share.x):
+                if i != m:
+                    multiply_backward(product, x.reshape(-1), dL_dx.reshape(-1))
+                    product = dL_dx.reshape(-1)

@@ -1,0 +1,137 @@
+"""Heaviside's step function; equations in ``derivations/step.py``.
+
+Each surrogate has a kernel of its own; none is used unless a layer was built with it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...derivations import step as derivation
+from ..backend import kernel
+from ..checks import ConfigurationError
+from .elementwise import Elementwise
+from .layer import Share
+
+
+@kernel
+def step_forward(z, a):
+    """Fill a from z, on flat arrays."""
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    for k in range(z.size):
+        a[k] = one if z[k] >= zero else zero if z[k] < zero else z[k]  # (step.1)
+
+
+@kernel
+def step_backward(z, dL_da, dL_dz):
+    """Fill dL/dz with its value, 0."""
+    zero = z.dtype.type(0)
+    for k in range(dL_dz.size):
+        dL_dz[k] = zero  # (step.3)
+
+
+@kernel
+def straight_through(z, dL_da, dL_dz):
+    """Fill dL/dz as if there were no step."""
+    for k in range(dL_dz.size):
+        dL_dz[k] = dL_da[k]  # (step.5)
+
+
+@kernel
+def sigmoid_slope(z, dL_da, dL_dz):
+    """Fill dL/dz as if the step were a sigmoid; e = exp(-|z|) cannot overflow."""
+    one = z.dtype.type(1)
+    for k in range(dL_dz.size):
+        e = math.exp(-abs(z[k]))
+        dL_dz[k] = dL_da[k] * e / ((one + e) * (one + e))  # (step.6)
+
+
+@kernel
+def triangle_slope(z, dL_da, dL_dz):
+    """Fill dL/dz as if the step were a ramp of two parabolas."""
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    for k in range(dL_dz.size):
+        distance = abs(z[k])
+        dL_dz[k] = dL_da[k] * (zero if distance > one else one - distance)  # (step.7)
+
+
+BACKWARD = {
+    None: step_backward,
+    "straight-through": straight_through,
+    "sigmoid": sigmoid_slope,
+    "triangle": triangle_slope,
+}
+
+
+class Step(Elementwise):
+    """Fire or not: a = 1 where z is at least 0, and 0 elsewhere.
+
+    Parameters
+    ----------
+    surrogate : "straight-through", "sigmoid" or "triangle", optional
+        What stands in for the derivative in the backward pass. Without one dL/dz is what it is: 0.
+    name : str, optional
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no such surrogate.
+
+    Notes
+    -----
+    Any input shape. At z = 0 the step is 1; NaN stays NaN. The derivative is 0 on both sides of the jump, so nothing
+    before this layer learns.
+
+    A surrogate is NOT the derivative, and finite differences disagree with it. It multiplies dL/da by 1
+    ("straight-through"), by σ(z) (1 - σ(z)) ("sigmoid") or by max(0, 1 - |z|) ("triangle").
+
+    References
+    ----------
+    Y. Bengio, N. Léonard, A. Courville, "Estimating or propagating gradients through stochastic neurons for conditional
+    computation", 2013, for the straight-through estimator.
+
+    Examples
+    --------
+    >>> from handgrad.engine import Step
+    >>> Step().is_surrogate, Step("triangle").is_surrogate
+    (False, True)
+    """
+
+    kind = "step"
+    derivation = derivation
+
+    def __init__(self, surrogate: str | None = None, *, name: str | None = None):
+        super().__init__(name)
+        if not (surrogate is None or isinstance(surrogate, str)) or surrogate not in BACKWARD:
+            known = ", ".join(f"'{choice}'" for choice in derivation.SURROGATES)
+            raise ConfigurationError(f"{self}: surrogate", got=repr(surrogate), expected=f"None or one of {known}")
+        self.surrogate = surrogate
+
+    @property
+    def is_surrogate(self) -> bool:
+        """Whether the backward pass gives something else than the derivative."""
+        return self.surrogate is not None
+
+    def forward(self, share: Share) -> None:
+        """Compute a."""
+        step_forward(share.x[0].reshape(-1), share.z.reshape(-1))
+
+    def backward(self, share: Share) -> None:
+        """Set dL/dz to 0, or to what the surrogate makes of dL/da."""
+        if share.dL_dx[0] is not None:
+            z, dL_da, dL_dz = share.x[0], share.dL_dz, share.dL_dx[0]
+            BACKWARD[self.surrogate](z.reshape(-1), dL_da.reshape(-1), dL_dz.reshape(-1))
+
+    def decisions(self, share: Share) -> np.ndarray:
+        """Return which values fire."""
+        return share.x[0] >= 0
+
+    def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
+        """Return the surrogate."""
+        return {"surrogate": self.surrogate}
+
+    def settings(self) -> dict[str, object]:
+        """Return the surrogate; None means the derivative itself."""
+        return {"surrogate": self.surrogate}

@@ -1,0 +1,80 @@
+"""Mean absolute error; equations in ``derivations/mean_absolute_error.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...derivations import mean_absolute_error as derivation
+from ..backend import LANES, kernel, scalar
+from .loss import Loss, check_values, pack_values
+
+
+@scalar
+def sign(residual, one):
+    """1 above 0 and -1 below; 0 and NaN are returned as they are. one has the type of the residual."""
+    if residual > 0:
+        return one
+    return -one if residual < 0 else residual
+
+
+@kernel
+def mean_absolute_error(p, target, samples, N, dL_dp):
+    """Return the sum over the samples of Σ |p - t| / K; fill dL/dp = sign(p - t) / (N K); all (blocks, K, LANES)."""
+    blocks, K, lanes = p.shape
+    size, one = p.dtype.type(K), p.dtype.type(1)
+    NK = N * size
+    loss = 0.0
+    for n in range(blocks):
+        for k in range(K):
+            for v in range(lanes):
+                if n * lanes + v < samples:
+                    residual = p[n, k, v] - target[n, k, v]
+                    loss += abs(residual) / size  # (mean_absolute_error.1)
+                    dL_dp[n, k, v] = sign(residual, one) / NK  # (mean_absolute_error.3)
+                else:
+                    dL_dp[n, k, v] = 0
+    return loss
+
+
+class MeanAbsoluteError(Loss):
+    """Mean over all elements of the mini-batch of |p - t|.
+
+    Notes
+    -----
+    Output and target (N, ...) of one shape; integer labels (N,) for an output (N, K) count as one-hot rows. The mean is
+    taken over the N K elements, as in PyTorch's ``L1Loss``, so the gradient of an element is 1 / (N K) where the
+    prediction is too large and -1 / (N K) where it is too small. At the kink p = t it is 0, as in PyTorch. NaN stays
+    NaN.
+
+    Every deviation pulls with the same force, however large it is: one wrong target does not spoil a fit, as it may
+    with the mean squared error, but the gradient does not shrink near the goal either, so the learning rate must.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from handgrad.engine import MeanAbsoluteError
+    >>> L, dL_dp = MeanAbsoluteError()(np.array([[1.0, 2.0]]), np.array([[0.0, 5.0]]))
+    >>> L, dL_dp.tolist()
+    (2.0, [[0.5, -0.5]])
+    """
+
+    kind = "mean_absolute_error"
+    derivation = derivation
+
+    def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
+        """Return the target, of the output's shape; integer labels become one-hot rows."""
+        return check_values(self, target, z_shape)
+
+    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
+        """Return the target as (blocks, ..., LANES)."""
+        return pack_values(target, blocks, dtype)
+
+    def decisions(self, z: np.ndarray, target: np.ndarray) -> np.ndarray:
+        """Return where the prediction is above its target."""
+        return z > target
+
+    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+        """Compute the summed loss and its gradient."""
+        flat = (len(z), -1, LANES)
+        number = z.dtype.type(N)
+        return mean_absolute_error(z.reshape(flat), target.reshape(flat), samples, number, dL_dz.reshape(flat))

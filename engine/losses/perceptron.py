@@ -1,0 +1,79 @@
+"""Loss of the perceptron; equations in ``derivations/perceptron.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...derivations import perceptron as derivation
+from ..backend import LANES, kernel
+from ..checks import ShapeError
+from .loss import Loss, check_values, pack_values
+
+
+@kernel
+def perceptron(a, target, samples, N, dL_da):
+    """Return the sum over the samples of Σ (a - t)² / 2; fill dL/da = (a - t) / N; all (blocks, K, LANES)."""
+    blocks, K, lanes = a.shape
+    zero, two = a.dtype.type(0), a.dtype.type(2)
+    loss = 0.0
+    for n in range(blocks):
+        for k in range(K):
+            for v in range(lanes):
+                if n * lanes + v < samples:
+                    residual = a[n, k, v] - target[n, k, v]
+                    loss += residual * residual / two  # (perceptron.1)
+                    dL_da[n, k, v] = residual / N  # (perceptron.2)
+                else:
+                    dL_da[n, k, v] = zero
+    return loss
+
+
+class Perceptron(Loss):
+    """Half the number of wrong answers per sample, of neurons that end in a ``Step``.
+
+    Raises
+    ------
+    ShapeError
+        When the target has another shape, or holds something else than 0 and 1.
+
+    Notes
+    -----
+    L = Σ (a - t)² / (2 N) over the N samples of the mini-batch; dL/da = (a - t) / N. Output and target (N, K), or (N,
+    ...) in general, the targets 0 or 1; integer labels (N,) for an output (N, K) with K > 1 count as one-hot rows.
+
+    Behind ``Step("straight-through")`` gradient descent on single samples is Rosenblatt's rule, w + α (t - a) x.
+    Behind a ``Step()`` nothing learns, as its derivative is 0.
+
+    References
+    ----------
+    F. Rosenblatt, "The perceptron: a probabilistic model for information storage and organization in the brain", 1958.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from handgrad.engine import Perceptron
+    >>> L, dL_da = Perceptron()(np.array([[1.0], [0.0]]), np.array([[0], [0]]))
+    >>> L, dL_da.tolist()
+    (0.25, [[0.5], [0.0]])
+    """
+
+    kind = "perceptron"
+    derivation = derivation
+
+    def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
+        """Return the target, of the output's shape and 0 or 1; integer labels become one-hot rows."""
+        target = check_values(self, target, z_shape)
+        right = (target == 0) | (target == 1)
+        if not right.all():
+            raise ShapeError(f"{type(self).__name__}: target", got=str(target[~right][0]), expected="0 or 1")
+        return target
+
+    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
+        """Return the target as (blocks, ..., LANES)."""
+        return pack_values(target, blocks, dtype)
+
+    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+        """Compute the summed loss and its gradient."""
+        flat = (len(z), -1, LANES)
+        number = z.dtype.type(N)
+        return perceptron(z.reshape(flat), target.reshape(flat), samples, number, dL_dz.reshape(flat))
