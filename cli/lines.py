@@ -1,4 +1,4 @@
-"""Why a single layer of neurons did not learn: the proof that no straight line separates two classes."""
+"""Why a network did not learn: no straight line separates two classes, or all units of a layer stayed alike."""
 
 from __future__ import annotations
 
@@ -45,6 +45,22 @@ def why_not(network, images: np.ndarray, labels: np.ndarray, class_names: list[s
                 'this; put a hidden layer before: "dense 4 > tanh > dense 2"'
             )
     return None
+
+
+def units_alike(network) -> str | None:
+    """Return which hidden layers have units that all have the same weights after training, and why, or None."""
+    alike = []
+    for name, array in network.parameters.items():
+        layer, _, part = name.rpartition(".")
+        hidden = network.nodes[layer] not in network.outputs and part in ("W", "W_x") and len(array) > 1
+        if hidden and (array == array[:1]).all():
+            alike.append(layer)
+    if not alike:
+        return None
+    return (
+        f"{', '.join(alike)}: all units of a layer still have the same weights. They started alike, so they got the "
+        "same gradient in every step (initializers.10) and count as one; start weights at random: --init he or xavier"
+    )
 
 
 def _point(point: np.ndarray) -> str:

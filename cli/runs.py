@@ -46,6 +46,8 @@ class Config:
     source : str
         Where the data were found.
     loss : str
+    initializer : str or None
+        How all weights started, if not as each layer has it.
     """
 
     model: str
@@ -66,6 +68,7 @@ class Config:
     limit: int | None = None
     source: str = ""
     loss: str = "softmax_cross_entropy"
+    initializer: str | None = None
 
     @property
     def classes(self) -> int:

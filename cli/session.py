@@ -10,7 +10,7 @@ import click
 from . import losses, runs
 from .console import note, print_json
 from .interrupts import catch_signals
-from .lines import why_not
+from .lines import units_alike, why_not
 
 
 class Session:
@@ -39,6 +39,7 @@ class Session:
             dtype=config.dtype,
             seed=config.seed,
             threads=config.threads,
+            initializer=config.initializer,
         )
         self.optimizer = make_optimizer(config.optimizer, config.optimizer_settings)
         self.training = Training(
@@ -186,7 +187,8 @@ class Session:
     def _limit(self) -> str | None:
         """Return why this network cannot learn its training samples, where that can be proven."""
         train = self.splits.train
-        return why_not(self.network, train.images, train.labels, list(train.classes))
+        reasons = [units_alike(self.network), why_not(self.network, train.images, train.labels, list(train.classes))]
+        return "; ".join(reason for reason in reasons if reason) or None
 
 
 def brief(loss: float) -> str:

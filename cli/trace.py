@@ -32,6 +32,9 @@ WIDTH = 100  # columns
     help='An element with its finite difference, "conv1.W[3,0,2,2]"; may be repeated.',
 )
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
+@click.option(
+    "--training", is_flag=True, help="As in training: dropout drops, batch normalization looks at the samples."
+)
 @click.option("--npz", type=click.Path(), help="Also write all arrays to this file.")
 @device_option
 @json_option
@@ -44,6 +47,7 @@ def command(
     layers: tuple[str, ...],
     elements: tuple[str, ...],
     checkpoint: str,
+    training: bool,
     npz: str | None,
     device: str,
     as_json: bool,
@@ -52,7 +56,8 @@ def command(
 
     For every layer: its formula with the equation's number, its value z and the gradient dL/dz that comes back to it,
     as statistics and as an excerpt around the largest gradient, the gradients of its parameters, and for the element
-    with the largest gradient of each array the finite difference (L(x + h) - L(x - h)) / 2h beside it.
+    with the largest gradient of each array the finite difference (L(x + h) - L(x - h)) / 2h beside it. Dropout and
+    batch normalization act as after training, unless --training is given; then trace several samples at once.
     """
     from ..engine.trace import Trace
 
@@ -60,7 +65,9 @@ def command(
     folder = runs.find(run)
     config, network = runs.open_network(folder, checkpoint=checkpoint, dtype="float64", threads=1)
     feed, chosen = _samples(config, samples, part, data_name, data_dir)
-    trace = Trace(network, losses.make(config.loss, network), feed.inputs(chosen), feed.targets[chosen])
+    trace = Trace(
+        network, losses.make(config.loss, network), feed.inputs(chosen), feed.targets[chosen], training=training
+    )
     unknown = [name for name in layers if name not in (*network.nodes, "loss")]
     if unknown:
         expected = f"one of {', '.join((*network.nodes, 'loss'))}"

@@ -20,6 +20,7 @@ from .session import Session
 
 LEARNING_RATES = {"adam": 0.003, "momentum": 0.01, "sgd": 0.05}
 EPOCHS, BATCH_SIZE = 3, 64
+INITIALIZERS = ("he", "xavier", "small", "zeros")
 TOY_EPOCHS, TOY_RATE = 20, 10  # a net of a few neurons takes more epochs, and bears rates so many times as high
 
 
@@ -35,6 +36,7 @@ TOY_EPOCHS, TOY_RATE = 20, 10  # a net of a few neurons takes more epochs, and b
     "--batch-size", type=click.IntRange(min=1), help=f"Samples per step.  [default: {BATCH_SIZE}; perceptron 1]"
 )
 @click.option("--loss", type=click.Choice(losses.NAMES), help="[default: by the last layer]")
+@click.option("--init", type=click.Choice(INITIALIZERS), help="How weights start.  [default: by layer, he for most]")
 @click.option("--optimizer", type=click.Choice(runs.OPTIMIZERS), help="[default: adam; sgd for the perceptron]")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate.  [default: by optimizer]")
 @click.option("--schedule", type=click.Choice(runs.SCHEDULES), help="How the rate falls.  [default: cosine]")
@@ -126,6 +128,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
         limit=asked["limit"],
         source=splits.source,
         loss=loss,
+        initializer=asked["init"],
     )
     if explanation and not quiet:
         note(explanation)

@@ -99,32 +99,25 @@ def compile_everything(dtype: str) -> None:
     ----------
     dtype : {"float32", "float64"}
     """
-    from ..engine import SGD, Adam, MeanSquaredError, Momentum, SoftmaxCrossEntropy
+    from ..engine import SGD, Adam, Momentum
+    from ..engine.cases import CASES
     from ..engine.feed import Feed
     from ..engine.metrics import evaluate
     from ..engine.models.build import build
     from ..engine.training import TrainingStep
+    from .losses import choose, make
 
-    text = (
-        "conv 2@3x3 same > relu > maxpool 2 > conv 2@2x2 > sigmoid > avgpool 2 > tanh > linear > dropout 0.5"
-        " > flatten > dense 16 > dense 3 > dense 2"
-    )
-    rng = np.random.default_rng(0)
+    for cases in CASES.values():
+        for case in cases:
+            case.check(dtype=dtype)
+    rng, one = np.random.default_rng(0), np.ones(1)
     pixels, labels = rng.integers(0, 255, (4, 1, 14, 14)).astype(np.uint8), np.array([0, 1, 0, 1])
-    one = np.ones(1)
-    for optimizer, loss in (
-        (SGD(), SoftmaxCrossEntropy()),
-        (Momentum(), SoftmaxCrossEntropy()),
-        (Adam(), MeanSquaredError()),
-    ):
+    text = "conv 2@3x3 same > relu > maxpool 2 > conv 2@2x2 > tanh > avgpool 2 > dropout 0.5 > dense 16 > dense 2"
+    for optimizer in (SGD(), Momentum(), Adam()):
         network = build(text, (1, 14, 14), 2, dtype=dtype, threads=1)
-        targets = labels if isinstance(loss, SoftmaxCrossEntropy) else rng.normal(size=(4, 2))
-        TrainingStep(network, loss, optimizer, Feed(pixels, targets, one, 0 * one))(np.arange(4))
-    evaluate(network, Feed(pixels, labels, one, 0 * one), SoftmaxCrossEntropy())
-    probabilities = build("dense 3 > softmax", (4,), dtype=dtype, threads=1)
-    TrainingStep(
-        probabilities,
-        MeanSquaredError(),
-        SGD(),
-        Feed(rng.normal(size=(4, 4)).astype(np.float32), rng.normal(size=(4, 3)), one, 0 * one),
-    )(np.arange(4))
+        loss, feed = make(choose(None, network), network), Feed(pixels, labels, one, 0 * one)
+        TrainingStep(network, loss, optimizer, feed)(np.arange(4))
+        evaluate(network, feed, loss)
+    features = Feed(rng.normal(size=(4, 196)).astype(np.float32), labels, one, 0 * one)
+    network = build("dense 2", (196,), 2, dtype=dtype, threads=1)
+    TrainingStep(network, make(choose(None, network), network), SGD(), features)(np.arange(4))

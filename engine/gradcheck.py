@@ -222,7 +222,7 @@ class GradientCheck:
         parameters = {name: array.astype(object) for name, array in self.network.parameters.items()}
         values = self._literal_forward([x.astype(object) for x in self.x], parameters)
         z = values[self.network.outputs[0].name]
-        dL_dz = self.loss.derivation.backward(z, self.target, **self.loss.literal_options())
+        dL_dz = self.loss.derivation.backward(z, self.target.astype(object), **self.loss.literal_options())
         gradients = self._literal_backward(values, parameters, np.asarray(dL_dz, dtype=object))
         return z.astype(np.float64), {name: gradients[name].astype(np.float64) for name in self.kernel}
 
@@ -231,7 +231,7 @@ class GradientCheck:
         variables = {name: symbolic.variables(name, array) for name, array in self.network.parameters.items()}
         inputs = {node.name: symbolic.variables(node.name, x) for node, x in zip(self.network.inputs, self.x)}
         z = self._literal_forward(list(inputs.values()), variables)[self.network.outputs[0].name]
-        L = self.loss.derivation.forward(z, self.target, **self.loss.literal_options())
+        L = self.loss.derivation.forward(z, self.target.astype(object), **self.loss.literal_options())
         return symbolic.gradients(symbolic.Expression.of(L), variables | inputs)
 
     def _literal_forward(self, x: list[np.ndarray], parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

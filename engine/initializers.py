@@ -39,3 +39,6 @@ def small(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out
 def zeros(rng: np.random.Generator, shape: tuple[int, ...], fan_in: int, fan_out: int) -> np.ndarray:
     """All zeros: right for biases; for weights every unit of a layer then learns the same."""
     return np.zeros(shape)
+
+
+BY_NAME = {"he": he, "xavier": xavier, "small": small, "zeros": zeros}

@@ -88,6 +88,8 @@ class Trace:
         For the loss.
     h : float
         Step of the finite differences.
+    training : bool
+        Whether layers such as dropout and batch normalization behave as in training.
 
     Attributes
     ----------
@@ -99,9 +101,18 @@ class Trace:
         In topological order.
     """
 
-    def __init__(self, network: Network, loss: Loss, x: np.ndarray, target: np.ndarray, h: float = 1e-6):
+    def __init__(
+        self,
+        network: Network,
+        loss: Loss,
+        x: np.ndarray,
+        target: np.ndarray,
+        h: float = 1e-6,
+        *,
+        training: bool = False,
+    ):
         self.network, self.loss, self.target = network, loss, target
-        self._check = GradientCheck(network, loss, [x], target, h=h)
+        self._check = GradientCheck(network, loss, [x], target, h=h, training=training)
         self.L, self.h, self.rounding = self._check.L, h, self._check.rounding / 4
         self.nodes = [self._look_at(name) for name in network.nodes]
         self.loss_forward, self.loss_backward = equations_of(loss)

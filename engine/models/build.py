@@ -9,7 +9,8 @@ import difflib
 import re
 
 from ..checks import ConfigurationError, require_positive_integers
-from ..graph import Input, Node
+from ..graph import Input, Node, topological_order
+from ..initializers import BY_NAME
 from ..network import Network
 from .lenet import lenet5, lenet5_1998
 from .mlp import mlp
@@ -28,6 +29,7 @@ def build(
     device: str = "cpu",
     seed: int = 0,
     threads: int | None = None,
+    initializer: str | None = None,
 ) -> Network:
     """Return a new network.
 
@@ -41,6 +43,8 @@ def build(
         Number of outputs of a named model (10 if not given); a text must end with this many, where it is given.
     dtype, device, seed, threads
         As in Network.
+    initializer : {"he", "xavier", "small", "zeros"}, optional
+        How all weights start; by default as each layer has it.
 
     Raises
     ------
@@ -64,6 +68,12 @@ def build(
     else:
         output = chain(model, image)
         check_outputs(model, output, classes)
+    if initializer is not None:
+        if initializer not in BY_NAME:
+            raise ConfigurationError("initializer", got=repr(initializer), expected=f"one of {', '.join(BY_NAME)}")
+        for node in topological_order([image], [output]):
+            if hasattr(node.layer, "initializer"):
+                node.layer.initializer = BY_NAME[initializer]
     return Network(image, output, dtype=dtype, device=device, seed=seed, threads=threads)
 
 

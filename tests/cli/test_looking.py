@@ -1,4 +1,4 @@
-"""Commands that look at a trained run: evaluate, predict, trace; and gradcheck and warmup."""
+"""Commands that look at a trained run: evaluate, predict, trace; and warmup."""
 
 from __future__ import annotations
 
@@ -160,48 +160,6 @@ def test_a_damaged_checkpoint_is_one_clear_line(here, capsys, tmp_path):
     assert "damaged" in capsys.readouterr().err
     (tmp_path / "broken" / "config.json").write_text("{}")
     assert run(["evaluate", str(tmp_path / "broken")]) == 3
-
-
-def test_gradcheck_reports_every_parameter_and_the_input(capsys):
-    model = (
-        "conv 3@3x3 same > tanh > avgpool 2 > conv 2@3x2 stride 1x2 pad 1 > relu > maxpool 2 > dropout 0.3 > dense 3"
-    )
-    code, result = as_json(
-        capsys, "gradcheck", model, "--input-shape", "2x10x9", "--classes", "3", "--samples", "3", "--elements", "all"
-    )
-    assert code == 0
-    assert result["ok"]
-    names = [row["name"] for row in result["arrays"]]
-    value, *parameters = names
-    assert value == "value of dense1"
-    assert parameters == ["conv1.W", "conv1.b", "conv2.W", "conv2.b", "dense1.W", "dense1.b", "input"]
-    for row in result["arrays"][1:]:
-        assert row["compared"] + row["kinks"] == row["elements"]
-        assert row["compared"] > row["kinks"]
-        assert row["views"]["difference"]["relative"] < 1e-6
-        assert row["views"]["literal"]["relative"] < 1e-10
-
-
-def test_gradcheck_fails_with_exit_code_1_when_a_gradient_is_wrong(capsys, monkeypatch):
-    from handgrad.engine.layers.dense import Dense
-
-    right = Dense.backward
-
-    def wrong(self, share):
-        right(self, share)
-        share.gradients["W"][...] *= 1.001
-
-    monkeypatch.setattr(Dense, "backward", wrong)
-    code, result = as_json(capsys, "gradcheck", "dense 4 > tanh > dense 3", "--input-shape", "5", "--classes", "3")
-    assert code == 1
-    assert {row["name"]: row["verdict"] for row in result["arrays"]} == {
-        "value of dense2": "ok",
-        "dense1.W": "FAIL",
-        "dense1.b": "ok",
-        "dense2.W": "FAIL",
-        "dense2.b": "ok",
-        "input": "ok",
-    }
 
 
 def test_warmup_compiles_everything(capsys):

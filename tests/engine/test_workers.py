@@ -111,6 +111,26 @@ def test_all_reduce_sum_several_times_in_one_run(size):
     np.testing.assert_array_equal(totals, [[size * (size - 1) / 2 + size * turn for turn in range(20)]] * size)
 
 
+@pytest.mark.parametrize("team", [1, 2, 3])
+def test_a_team_of_the_first_workers_adds_up_while_the_others_do_something_else(team):
+    workers = Workers(4)
+    for turn in range(5):
+        arrays, late = np.arange(4.0)[:, None] + turn, []
+
+        def work(rank, arrays=arrays, late=late):
+            if rank < team:
+                workers.all_reduce_sum(rank, arrays[rank], team)
+                workers.all_reduce_sum(rank, arrays[rank], team=team)
+            else:
+                late.append(rank)
+            workers.barrier()
+
+        workers.run(work)
+        once = sum(range(team)) + team * turn
+        assert arrays[:, 0].tolist() == [team * once] * team + [rank + turn for rank in range(team, 4)]
+        assert sorted(late) == list(range(team, 4))
+
+
 @every_size
 def test_a_failure_is_raised_by_run_and_stops_the_others(size):
     workers = Workers(size)

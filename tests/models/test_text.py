@@ -80,6 +80,20 @@ def test_lenet5_in_one_line_is_lenet5_layer_by_layer():
         ("flatten", ("flatten", {})),
         ("dropout 0.25", ("dropout", {"rate": 0.25})),
         ("dropout 0", ("dropout", {"rate": 0.0})),
+        ("maxpool 3 stride 2 same", pool("maxpool", (3, 3), (2, 2), (0, 1, 0, 1))),
+        ("globalavgpool", ("globalavgpool", {})),
+        ("globalmaxpool2d", ("globalmaxpool", {})),
+        ("batchnorm", ("batchnorm", {"momentum": 0.1, "eps": 1e-5})),
+        ("lrn 3", ("lrn", {"size": 3, "alpha": 1e-4, "beta": 0.75, "k": 1.0})),
+        ("leakyrelu", ("leakyrelu", {"slope": 0.01})),
+        ("leakyrelu 0.2", ("leakyrelu", {"slope": 0.2})),
+        ("step", ("step", {"surrogate": None})),
+        ("step straight-through", ("step", {"surrogate": "straight-through"})),
+        ("step triangle", ("step", {"surrogate": "triangle"})),
+        ("upsample 2", ("upsample", {"scale": (2, 2), "method": "nearest"})),
+        ("upsample2d 2x3 bilinear", ("upsample", {"scale": (2, 3), "method": "bilinear"})),
+        ("reshape 28x28", ("reshape", {"shape": (28, 28)})),
+        ("reshape 784", ("reshape", {"shape": (784,)})),
     ],
 )
 def test_every_word(word, layer):
@@ -96,6 +110,18 @@ def test_dense_flattens_an_image_first_and_nothing_else(word, layer):
     assert layers(word, FLAT) == [layer]
     assert layers(f"flatten > {word}") == [("flatten", {}), layer]
     assert layers(f"{word} > {word}") == [("flatten", {}), layer, layer]
+
+
+def test_words_of_layers_that_need_others_before_them():
+    rnn = {"units": 8, "activation": "tanh", "return_sequences": False}
+    assert layers("rnn 8", (4, 3)) == [("rnn", rnn)]
+    assert layers("rnn 8 sequences sigmoid", (4, 3)) == [
+        ("rnn", rnn | {"activation": "sigmoid", "return_sequences": True})
+    ]
+    ((kind, settings),) = layers("convtranspose 4@3x2 stride 2 pad 1 outpad 1 dilation 1 groups 1", (2, 5, 5))
+    assert kind == "convtranspose" and settings["filters"] == 4 and settings["kernel_size"] == (3, 2)
+    assert settings["stride"] == (2, 2) and settings["output_padding"] == (1, 1)
+    assert layers("dense 3 > logsoftmax", FLAT)[-1] == ("logsoftmax", {})
 
 
 def test_groups():
@@ -118,13 +144,13 @@ def test_a_text_can_start_anywhere_in_a_graph():
 @pytest.mark.parametrize(
     ("text", "number", "quoted", "message"),
     [
-        ("", 1, "", "expected one of conv, dense, maxpool, avgpool, dropout, flatten, relu, sigmoid, tanh, linear, softmax"),
+        ("", 1, "", "expected one of conv, dense, maxpool, avgpool, dropout, convtranspose, .*, softmax, logsoftmax"),
         ("relu >", 2, "", "expected one of conv, dense"),
         ("relu > > relu", 2, "", "expected one of conv, dense"),
         ("relu > input > relu", 2, "input", "expected one of conv, dense"),
         ("dens 3", 1, "dens 3", "expected one of conv, dense, maxpool.*; did you mean dense?"),
         ("relu > Relo", 2, "Relo", "did you mean relu?"),
-        ("xyzzy 7", 1, "xyzzy 7", "softmax$"),
+        ("xyzzy 7", 1, "xyzzy 7", "logsoftmax$"),
         ("relu 3", 1, "relu 3", "got '3' after relu, expected nothing"),
         ("flatten > softmax now", 2, "softmax now", "got 'now' after softmax, expected nothing"),
         ("dense", 1, "dense", "got nothing after it, expected the number of features, for example dense 120"),
@@ -147,8 +173,19 @@ def test_a_text_can_start_anywhere_in_a_graph():
         ("conv 6@5 stride two", 1, "conv 6@5 stride two", "got 'two', expected stride with a number, or rows x columns"),
         ("conv 6@5 pad 1x", 1, "conv 6@5 pad 1x", "got '1x', expected pad with a number"),
         ("maxpool 2x", 1, "maxpool 2x", "got '2x', expected a size"),
-        ("maxpool 2 same", 1, "maxpool 2 same", "got 'same', expected after the size only pad, stride"),
-        ("avgpool 2 dilation 2", 1, "avgpool 2 dilation 2", "got 'dilation', expected after the size only pad, stride"),
+        ("avgpool 2 dilation 2", 1, "avgpool 2 dilation 2", "got 'dilation', expected after the size only same, valid, pad"),
+        ("maxpool 2 same pad 1", 1, "maxpool 2 same pad 1", "got 'pad', expected the padding once"),
+        ("conv 6@5 stride 2 stride 1", 1, "conv 6@5 stride 2 stride 1", "got 'stride', expected the stride once"),
+        ("step round", 1, "step round", "got 'round', expected after step only straight-through, sigmoid, triangle"),
+        ("step sigmoid triangle", 1, "step sigmoid triangle", "got 'triangle', expected the surrogate once"),
+        ("leakyrelu steep", 1, "leakyrelu steep", "got 'steep', expected a slope, for example leakyrelu 0.01"),
+        ("rnn", 1, "rnn", "got nothing after it, expected the number of units, for example rnn 64"),
+        ("rnn 3 relu", 1, "rnn 3 relu", "got 'relu', expected after the size only tanh, sigmoid, sequences"),
+        ("reshape", 1, "reshape", "got nothing after it, expected the sizes of a sample, for example reshape 28x28"),
+        ("reshape 2x2x2x2", 1, "reshape 2x2x2x2", "got '2x2x2x2', expected the sizes of a sample"),
+        ("convtranspose 4", 1, "convtranspose 4", "got '4', expected FILTERS@SIZE, for example convtranspose 6@4x4"),
+        ("upsample 2 linear", 1, "upsample 2 linear", "got 'linear', expected after the size only nearest, bilinear"),
+        ("batchnorm 3", 1, "batchnorm 3", "got '3' after batchnorm, expected nothing"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood(text, number, quoted, message):
