@@ -1,0 +1,310 @@
+"""Classic bugs of back-propagation by hand, each a small change of one file of the engine.
+
+``test_mutations.py`` plants them one at a time and demands that the project's own tests notice. A bug is a piece of
+text that occurs exactly once in its file, and what a tired programmer might have written in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import handgrad
+
+ENGINE = Path(handgrad.__file__).parent / "engine"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One bug.
+
+    Parameters
+    ----------
+    file : str
+        Below engine/.
+    name : str
+        What is wrong, in a few words joined by hyphens.
+    old, new : str
+        The text that is there, exactly once, and the text to be planted.
+    bug : str
+        What is wrong, in a sentence.
+    also : tuple of (str, str)
+        More texts of the same file to be replaced, for bugs that are consistent in several places.
+    seen_by : str
+        Tests below tests/ that must notice, separated by blanks; by default the file's mirror image.
+    hidden_from : str
+        A test that does not notice, although it looks at the same gradients.
+    """
+
+    file: str
+    name: str
+    old: str
+    new: str
+    bug: str
+    also: tuple[tuple[str, str], ...] = ()
+    seen_by: str = ""
+    hidden_from: str = ""
+
+    @property
+    def id(self) -> str:
+        """The file's name and the bug's."""
+        return f"{PurePosixPath(self.file).stem}-{self.name}"
+
+    @property
+    def module(self) -> str:
+        """Name of the module to be imported with the bug in it."""
+        return ".".join(("handgrad", "engine", *PurePosixPath(self.file).with_suffix("").parts))
+
+    @property
+    def tests(self) -> list[str]:
+        """The tests that must notice, from the root of the repository."""
+        folder, _, name = self.file.rpartition("/")
+        return [f"tests/{test}" for test in (self.seen_by or f"{folder or 'engine'}/test_{name}").split()]
+
+    def planted_in(self, text: str) -> str:
+        """Return the file's text with the bug in it.
+
+        Raises
+        ------
+        ValueError
+            When a text to be replaced is not there, or more than once.
+        """
+        for old, new in ((self.old, self.new), *self.also):
+            if text.count(old) != 1:
+                raise ValueError(f"{self.id}: engine/{self.file} has {text.count(old)} times, expected once: {old!r}")
+            text = text.replace(old, new)
+        return text
+
+
+M = Mutation
+# fmt: off
+LAYERS = (
+    M("layers/add.py", "adds-to-the-last-step", "dL_dx[k] = dL_dz[k]", "dL_dx[k] += dL_dz[k]",
+      "+= for =: the gradient of the step before is still in the buffer"),
+    M("layers/add.py", "third-branch-lost", "for x in others:", "for x in others[1:]:",
+      "of three branches one is not added"),
+    M("layers/avgpool2d.py", "divided-by-the-pixels-inside",
+      "index(column + j), v]\n                        z[n, c, h, q, v] = total / area",
+      "index(column + j), v]\n                        z[n, c, h, q, v] = total / ((i_to - i_from) * (j_to - j_from))",
+      "at the border the mean is taken over the pixels inside the image, in both passes",
+      also=(("share = dL_dz[n, c, h, q, v] / area\n                                dL_dx",
+             "share = dL_dz[n, c, h, q, v] / ((i_to - i_from) * (j_to - j_from))\n"
+             "                                dL_dx"),),
+      hidden_from="layers/test_avgpool2d.py::test_finite_differences"),
+    M("layers/avgpool2d.py", "stride-ignored-in-backward", "dL_dx[n, c, index(sh * h + i), index(sw * q + j), v]",
+      "dL_dx[n, c, index(h + i), index(q + j), v]", "the backward pass takes the windows for neighbours"),
+    M("layers/batch_norm.py", "term-through-the-mean-lost", "dL_dz[n, c, k, v] - means[0, c] - x_hat",
+      "dL_dz[n, c, k, v] - x_hat", "x acts on every output through the mean as well"),
+    M("layers/batch_norm.py", "term-through-the-variance-lost", " - means[0, c] - x_hat * means[1, c])",
+      " - means[0, c])", "x acts on every output through the variance as well"),
+    M("layers/batch_norm.py", "normalized-by-the-unbiased-variance", "variance = total / m", "variance = total / (m - 1)",
+      "the variance that normalizes divides by m"),
+    M("layers/batch_norm.py", "remembers-the-biased-variance", "new * (m / (m - 1) * variance)", "new * variance",
+      "the variance that is remembered divides by m - 1"),
+    M("layers/batch_norm.py", "momentum-the-wrong-way-round", "old, new = 1 - self.momentum, self.momentum",
+      "old, new = self.momentum, 1 - self.momentum", "momentum is the weight of the newest mini-batch, not of the old"),
+    M("layers/batch_norm.py", "eps-outside-the-root", "1 / np.sqrt(variance + self.eps)",
+      "1 / (np.sqrt(variance) + self.eps)", "eps is added to the variance, not to the deviation"),
+    M("layers/batch_norm.py", "empty-lanes-counted",
+      "acc[v] += deviation * deviation\n            for v in range(min(LANES, samples - n * LANES)):",
+      "acc[v] += deviation * deviation\n            for v in range(LANES):",
+      "lanes without a sample, all zeros, count in the variance"),
+    M("layers/batch_norm.py", "empty-lanes-get-a-gradient", "dL_dx_v if v < filled else zero", "dL_dx_v",
+      "lanes without a sample send a gradient to the layers before"),
+    M("layers/batch_norm.py", "mini-batch-in-inference", "if share.training:\n            variance", "if True:\n            variance",
+      "inference normalizes by the mini-batch, and remembers it"),
+    M("layers/batch_norm.py", "workers-sum-for-themselves", "share.all_reduce_sum(sums)", "pass",
+      "each worker knows the gradient sums of its own samples alone"),
+    M("layers/concat.py", "everybody-gets-the-first-slice", "dL_dz[n, index(start + k)]", "dL_dz[n, index(k)]",
+      "the backward pass cuts every input's gradient from the beginning"),
+    M("layers/conv2d.py", "kernel-unflipped-in-the-input-gradient", "o_in_group, i, j, c % TILE] = w",
+      "o_in_group, fh - 1 - i, fw - 1 - j, c % TILE] = w", "the input gradient reads the kernel the wrong way round"),
+    M("layers/conv2d.py", "kernel-flipped-in-both-passes", "w = W[o, c, i, j]", "w = W[o, c, fh - 1 - i, fw - 1 - j]",
+      "a true convolution with its true gradients, where the layer is a cross-correlation",
+      also=(("min(c + r, C_g - 1), i, j] = total", "min(c + r, C_g - 1), fh - 1 - i, fw - 1 - j] = total"),),
+      hidden_from="layers/test_conv2d.py::test_finite_differences"),
+    M("layers/conv2d.py", "top-padding-taken-for-bottom", "self.stride[0], self._sides[0], self.dilation[0])",
+      "self.stride[0], self._sides[1], self.dilation[0])", "the zeros above the image are those meant for below"),
+    M("layers/conv2d.py", "dilation-ignored", 'self.dilation = pair_of_integers(self, "dilation", dilation)',
+      'self.dilation = pair_of_integers(self, "dilation", dilation) and (1, 1)', "the option is checked and forgotten",
+      hidden_from="layers/test_conv2d.py::test_finite_differences"),
+    M("layers/conv2d.py", "stride-ignored-in-the-weight-gradient", "a = index(sh * h + row)",
+      "a = index(max(0, h + row))", "the backward pass takes the windows for neighbours"),
+    M("layers/conv2d.py", "groups-mixed-up", "x[n, index(g * C_g + c), index(row + dh * i)]",
+      "x[n, index(c), index(row + dh * i)]", "every group reads the channels of the first"),
+    M("layers/conv2d.py", "one-filter-input-gradient", "for o in range(O_g):\n                        h = h_from",
+      "for o in range(1):\n                        h = h_from",
+      "the input gradient of S0: right for one filter, the sum over the others is lost"),
+    M("layers/conv2d.py", "bias-gradient-of-the-last-pixel", "total += plane[k]", "total = plane[k]",
+      "= for +=: the last summand alone is left"),
+    M("layers/conv_transpose2d.py", "output-padding-forgotten", "1 - sides[0] - sides[1] + rh", "1 - sides[0] - sides[1]",
+      "the rows that output_padding asks for are missing"),
+    M("layers/conv_transpose2d.py", "bias-forgotten", 'add_bias(share.parameters["b"], ', 'add_bias(0 * share.parameters["b"], ',
+      "the bias is not added, but has its gradient"),
+    M("layers/dense.py", "bias-forgotten", "acc[t, v] = b[min(i + t, I - 1)]", "acc[t, v] = 0 * b[min(i + t, I - 1)]",
+      "z = W x, but b has its gradient"),
+    M("layers/dense.py", "weight-gradient-divided-by-N", "j + index(v)] = acc[t, v]", "j + index(v)] = acc[t, v] / samples",
+      "the loss has divided by N already"),
+    M("layers/dense.py", "fans-exchanged", "self.initializer(rng, (I, J), J, I)", "self.initializer(rng, (I, J), I, J)",
+      "the weights start in the size that fits the transposed layer"),
+    M("layers/dropout.py", "kept-values-not-scaled", "z[k] = mask[k] * x[k] / keep", "z[k] = mask[k] * x[k]",
+      "without 1 / keep the layers behind see less in training than afterwards"),
+    M("layers/dropout.py", "mask-redrawn-in-backward", "keep = dL_dz.dtype.type(1 - self.rate)\n",
+      "keep = dL_dz.dtype.type(1 - self.rate)\n"
+      "        by_position, threshold = mask.reshape(len(mask), -1, LANES), np.uint32(self.rate * 2**32)\n"
+      "        draw_mask(by_position, np.uint64(share.draw + 1), share.first_sample, threshold)\n",
+      "the gradient passes where other values were kept"),
+    M("layers/dropout.py", "scaled-in-inference", "z[...] = x", "z[...] = x * (1 - self.rate)",
+      "scaled twice: inverted dropout leaves inference alone"),
+    M("layers/dropout.py", "every-worker-draws-the-same", "np.uint64(first_sample + n * lanes + v)", "np.uint64(n * lanes + v)",
+      "the mask of a sample depends on who draws it"),
+    M("layers/elementwise.py", "rows-forgotten", "return z_shape", "return (*z_shape[:1], *z_shape[2:])",
+      "the output has not the shape of the input"),
+    M("layers/flatten.py", "columns-first", "return z.reshape(len(z), *shape, z.shape[-1])",
+      "return z.reshape(len(z), *shape, z.shape[-1])[:, ::-1]", "the values are numbered from the last to the first"),
+    M("layers/global_avgpool2d.py", "gradient-not-divided", "dL_dz[n, c, v] / area", "dL_dz[n, c, v]",
+      "every pixel gets the whole gradient"),
+    M("layers/global_maxpool2d.py", "last-winner", "value > largest", "value >= largest",
+      "of equal values the last one gets the gradient"),
+    M("layers/layer.py", "two-places-share-parameters", "if self._node is not None:", "if False:",
+      "one layer in two places of a graph: one of the two gradients is lost"),
+    M("layers/leaky_relu.py", "slope-not-in-backward", "slope * dL_da[k]", "slope * slope * dL_da[k]",
+      "the slope of negative z is wrong in one pass"),
+    M("layers/leaky_relu.py", "slope-squared", "self.slope = float(slope)", "self.slope = float(slope) ** 2",
+      "the slope is wrong everywhere, and so consistent",
+      hidden_from="layers/test_leaky_relu.py::test_finite_differences"),
+    M("layers/linear.py", "multiplied-by-a", "dL_dz[k] = dL_da[k]", "dL_dz[k] = a[k] * dL_da[k]",
+      "the derivative of z is 1, not z"),
+    M("layers/local_response_norm.py", "power-beta-for-beta-plus-1", "z_c[m] / d_c[m]", "z_c[m]",
+      "the derivative of d^(-β) is -β d^(-β-1)"),
+    M("layers/local_response_norm.py", "window-too-short", "min(C, c + ahead + 1)", "min(C, c + ahead)",
+      "the last channel of the window is left out"),
+    M("layers/local_response_norm.py", "window-not-mirrored-in-backward", "range(max(0, c - ahead), min(C, c + back + 1))",
+      "range(max(0, c - back), min(C, c + ahead + 1))", "the channels that c acts on are not those that act on c"),
+    M("layers/log_softmax.py", "diagonal-alone", "dL_dy[n, k, v] - p * total[v]", "dL_dy[n, k, v] - p * dL_dy[n, k, v]",
+      "every z acts on every y"),
+    M("layers/log_softmax.py", "overflow", "y[n, k, v] = z[n, k, v] - largest[v]", "y[n, k, v] = z[n, k, v]",
+      "exp of a large number is infinite"),
+    M("layers/maxpool2d.py", "border-wins", "z[n, c, h, q, v] = best  # (maxpool2d.1)\n                        winner",
+      "z[n, c, h, q, v] = max(best, x.dtype.type(0)) if j_to - j_from < width else best\n                        winner",
+      "the zeros around the image are larger than negative pixels"),
+    M("layers/maxpool2d.py", "last-winner", "value > best or value != value:\n" + 40 * " " + "best, best_offset = value, np.int32(i * fw",
+      "value >= best or value != value:\n" + 40 * " " + "best, best_offset = value, np.int32(i * fw",
+      "of equal values the last one gets the gradient"),
+    M("layers/maxpool2d.py", "nan-swallowed", "value > best or value != value:\n" + 40 * " " + "best, best_offset = value, np.int32(i * fw",
+      "value > best:\n" + 40 * " " + "best, best_offset = value, np.int32(i * fw", "no comparison with NaN is true"),
+    M("layers/maxpool2d.py", "overlapping-windows-overwrite", "index(sw * q + j), v] += dL_dz[", "index(sw * q + j), v] = dL_dz[",
+      "= for +=: a pixel that wins two windows has two gradients"),
+    M("layers/multiply.py", "squared", "if i != m:", "if i >= 0:", "the gradient of a factor contains the factor itself"),
+    M("layers/pool.py", "windows-overlap-by-default", "self.stride = self.size if stride is None", "self.stride = (1, 1) if stride is None",
+      "the stride is 1 unless it is given", seen_by="layers/test_avgpool2d.py layers/test_maxpool2d.py"),
+    M("layers/relu.py", "gradient-passes-below-0", "zero if z[k] <= zero else dL_da[k]", "dL_da[k]",
+      "what was set to 0 has no gradient"),
+    M("layers/relu.py", "gradient-passes-at-0", "zero if z[k] <= zero", "zero if z[k] < zero",
+      "at the kink the derivative is taken as 0"),
+    M("layers/relu.py", "nan-swallowed", "zero if z[k] < zero else z[k]", "z[k] if z[k] > zero else zero",
+      "no comparison with NaN is true"),
+    M("layers/reshape.py", "values-lost", "if math.prod(shape) != size:", "if -1 not in self.shape and math.prod(shape) != size:",
+      "-1 stands for a size that does not divide"),
+    M("layers/sigmoid.py", "one-minus-a-forgotten", "dL_da[k] * a[k] * (one - a[k])", "dL_da[k] * a[k]",
+      "the derivative is a (1 - a)"),
+    M("layers/simple_rnn.py", "no-memory-in-backward", "if t < T - 1:", "if t < 0:",
+      "δ without what comes back from the next step"),
+    M("layers/simple_rnn.py", "recurrent-weights-not-transposed", "W_h[index(k), index(min(i + r, U - 1))]",
+      "W_h[index(min(i + r, U - 1)), index(k)]", "δ comes back through W_h in place of its transpose"),
+    M("layers/simple_rnn.py", "bias-gradient-of-the-last-step", "for t in range(T):\n                for v in range(lanes):",
+      "for t in range(T - 1, T):\n                for v in range(lanes):", "the sum over time is lost"),
+    M("layers/simple_rnn.py", "state-of-the-same-step", '("W_h", a, 1)', '("W_h", a, 0)',
+      "δ_t meets the state of its own step in place of the one before"),
+    M("layers/softmax.py", "diagonal-alone", "(dL_dp[n, k, v] - mean)", "(dL_dp[n, k, v] - p[n, k, v] * dL_dp[n, k, v])",
+      "every z acts on every p"),
+    M("layers/softmax.py", "overflow", "math.exp(z[n, k, v] - largest)", "math.exp(z[n, k, v])",
+      "exp of a large number is infinite"),
+    M("layers/step.py", "surrogate-by-default", "BACKWARD[self.surrogate](", 'BACKWARD[self.surrogate or "straight-through"](',
+      "the derivative of a step is 0 unless a surrogate was asked for"),
+    M("layers/tanh.py", "a-not-squared", "(one - a[k] * a[k])", "(one - a[k])", "the derivative is 1 - a²"),
+    M("layers/upsample2d.py", "gradient-divided", "total[v] += dL_dz[n, c, index(h), index(q), v]",
+      "total[v] += dL_dz[n, c, index(h), index(q), v] / (s_h * s_w)", "a copy has the whole gradient, not a share of it"),
+    M("layers/upsample2d.py", "corners-for-centres", "2 * np.arange(n * s) + 1 - s", "2 * np.arange(n * s)",
+      "the values stand in the corners of the pixels", hidden_from="layers/test_upsample2d.py::test_finite_differences"),
+    M("layers/window.py", "same-with-the-odd-zero-before", "[total // 2, total - total // 2]", "[total - total // 2, total // 2]",
+      'padding "same" puts the extra zero above and to the left'),
+    M("layers/window.py", "rows-and-columns-exchanged", "[sides[0], sides[0], sides[1], sides[1]]",
+      "[sides[1], sides[1], sides[0], sides[0]]", "padding (rows, columns) is read as (columns, rows)"),
+    M("layers/window.py", "dilation-ignored-in-the-weight-gradient", "first = self.d * i - self.p", "first = i - self.p",
+      "the backward pass takes the kernel's pixels for neighbours", seen_by="layers/test_conv2d.py"),
+)
+LOSSES = (
+    M("losses/binary_cross_entropy.py", "clipped-far-from-0", "chance, t = p[n, k, v], target[n, k, v]",
+      "chance, t = min(max(p[n, k, v], p.dtype.type(1e-7)), one - p.dtype.type(1e-7)), target[n, k, v]",
+      "probabilities are clipped at 1e-7, and the loss with them at 16"),
+    M("losses/binary_cross_entropy.py", "logarithm-of-the-sigmoid", "loss += (surplus + math.log1p(e)) / size",
+      "q = one / (one + math.exp(-logit))\n"
+      "                    loss -= (t * math.log(q) + (one - t) * math.log(one - q)) / size",
+      "the sigmoid of a large logit is 1, and log 0 infinite"),
+    M("losses/cross_entropy.py", "logarithm-of-0", "loss -= lowest if chosen == zero else math.log(chosen)",
+      "loss -= math.log(chosen)", "a probability of 0 makes the loss infinite"),
+    M("losses/cross_entropy.py", "sign", "= -inverse / N", "= inverse / N", "the network learns to be wrong"),
+    M("losses/hinge.py", "no-margin", "margin - z[n, label[n, v], v] + z[n, k, v]", "z[n, k, v] - z[n, label[n, v], v]",
+      "it is enough that the true class wins by nothing"),
+    M("losses/hinge.py", "true-class-counted-once", "-count / NK", "-one / NK",
+      "the true class is pushed up once, however many classes violate the margin"),
+    M("losses/loss.py", "sum-for-mean", "N, N, dL_dz) / N, unpack", "N, N, dL_dz), unpack", "missing 1/N in the value"),
+    M("losses/loss.py", "labels-off-by-one", "lanes[: len(labels)] = labels", "lanes[: len(labels)] = np.maximum(labels - 1, 0)",
+      "the classes are counted from 1"),
+    M("losses/mean_absolute_error.py", "sign", "-one if residual < 0", "one if residual < 0",
+      "what is too small is pushed down as well"),
+    M("losses/mean_squared_error.py", "factor-2-lost", "two * residual / NK", "residual / NK", "the derivative of r² is 2 r"),
+    M("losses/mean_squared_error.py", "mean-over-N-alone", "NK = N * size", "NK = N",
+      "the gradient is K times as long as the loss says"),
+    M("losses/perceptron.py", "missing-1-over-N", "residual / N", "residual", "the gradient grows with the mini-batch"),
+    M("losses/softmax_cross_entropy.py", "missing-1-over-N", "total - t) / N", "total - t)",
+      "the gradient grows with the mini-batch"),
+    M("losses/softmax_cross_entropy.py", "p-plus-t", "total - t) / N", "total + t) / N", "sign of the target"),
+    M("losses/softmax_cross_entropy.py", "no-log-sum-exp", "= z[n, k, v] - largest", "= z[n, k, v]",
+      "exp of a large logit is infinite"),
+    M("losses/softmax_cross_entropy.py", "empty-lanes-counted", "if n * lanes + v >= samples:",
+      "if n * lanes + v >= samples + lanes:", "lanes without a sample are samples of class 0"),
+)
+OPTIMIZERS = (
+    M("optimizers/adam.py", "no-bias-correction", "1 - beta**t for beta in betas", "1.0 for beta in betas",
+      "the first steps are too short"),
+    M("optimizers/adam.py", "bias-correction-one-step-late", "1 - beta**t for", "1 - beta ** (t + 1) for",
+      "the steps are counted from 0 in one place and from 1 in another"),
+    M("optimizers/adam.py", "eps-inside-the-root", "(math.sqrt(v_hat) + eps)", "math.sqrt(v_hat + eps)",
+      "eps is added to the root, not under it"),
+    M("optimizers/momentum.py", "rate-inside-the-velocity", "v[k] = momentum * v[k] + g[k]",
+      "v[k] = momentum * v[k] + learning_rate * g[k]", "a changed rate acts on the past as well",
+      also=(("theta[k] - learning_rate * v[k]", "theta[k] - v[k]"),)),
+    M("optimizers/optimizer.py", "always-the-first-step", "self.steps[name] += 1", "self.steps[name] = 1",
+      "the steps are not counted"),
+    M("optimizers/sgd.py", "uphill", "theta[k] - learning_rate * g[k]", "theta[k] + learning_rate * g[k]",
+      "along the gradient the loss grows"),
+)
+REST = (
+    M("passes.py", "fan-out-overwritten", "add_into(dL_dy, dL_dy_k.reshape(-1))", "dL_dy[...] = dL_dy_k.reshape(-1)",
+      "= for +=: of several consumers the last one's gradient is left"),
+    M("passes.py", "fan-out-of-inputs-forgotten", "for node in self.network.inputs:", "for node in self.network.inputs[:0]:",
+      "an input with two consumers has no gradient"),
+    M("passes.py", "workers-not-reduced", "for part in self.active[1:]:", "for part in self.active[2:]:",
+      "the samples of the second worker teach nothing"),
+    M("initializers.py", "he-without-the-2", "np.sqrt(2.0 / fan_in)", "np.sqrt(1.0 / fan_in)",
+      "ReLU drops half of the signal in every layer"),
+    M("initializers.py", "xavier-of-fan-in-alone", "np.sqrt(6.0 / (fan_in + fan_out))", "np.sqrt(6.0 / (2 * fan_in))",
+      "the gradient is not kept in size"),
+    M("scalar.py", "tanh-of-half", "return math.tanh(x)", "return math.tanh(x / 2)",
+      "a kernel of another file computes with a wrong formula", seen_by="layers/test_tanh.py"),
+    M("workers.py", "sum-without-the-last", "for part in self._parts[1:team]:", "for part in self._parts[1 : team - 1]:",
+      "the last worker's part is lost"),
+    M("arrays.py", "old-lanes-left", "lanes[whole:] = 0", "pass", "a smaller mini-batch is filled up with old samples"),
+)
+# fmt: on
+MUTATIONS = (*LAYERS, *LOSSES, *OPTIMIZERS, *REST)
+
+HARMLESS = Mutation(
+    "layers/relu.py",
+    "harmless",
+    "zero if z[k] <= zero else dL_da[k]",
+    "dL_da[k] if not z[k] <= zero else zero",
+    "no bug: the same formula in other words",
+)
