@@ -156,7 +156,7 @@ def describe(name: str) -> dict[str, object]:
     return {
         "layer": name,
         "title": sections_of(name)[0][0],
-        "letters": letters_of([equation.text for equation in module.EQUATIONS]),
+        "letters": letters_of([equation.text for equation in module.EQUATIONS], getattr(module, "LETTERS", ())),
         "equations": equations,
         "literal": literal,
     }
@@ -181,8 +181,10 @@ def tagged_lines() -> dict[str, list[dict[str, object]]]:
     return found
 
 
-def letters_of(texts: list[str]) -> list[tuple[str, str]]:
-    """Return the entries of ``notation.LETTERS`` that equations use.
+def letters_of(texts: list[str], own: tuple[tuple[str, str], ...] = ()) -> list[tuple[str, str]]:
+    """Return the entries of ``notation.LETTERS`` that equations use, and then those of their module.
+
+    A letter of the module's own entries has no other meaning in it.
 
     A letter with two meanings is the first of them where it has an index or is differentiated by (W[i,j], ∂L/∂b), and
     the last of them inside brackets (x[c,a,b]). Subscripts without brackets and exponents are part of a name.
@@ -198,14 +200,15 @@ def letters_of(texts: list[str]) -> list[tuple[str, str]]:
         for sign in re.finditer(r"[=<>]", text):
             if text.count("[", 0, sign.start()) > text.count("]", 0, sign.start()):
                 roles["[A]"] = {"plain"}
+    own_letters = {letter for head, _ in own for letter in re.split(r"[,;] ", head)}
     meant = set()
     for letter, seen in roles.items():
         entries = [k for k, (head, _) in enumerate(LETTERS) if letter in re.split(r"[,;] ", head)]
-        if not entries or (letter in INDICES and seen == {"plain"}):
+        if not entries or letter in own_letters or (letter in INDICES and seen == {"plain"}):
             continue
         meant |= {entries[0]} if "array" in seen or seen == {"plain"} else set()
         meant |= {entries[-1]} if "index" in seen else set()
-    return [LETTERS[k] for k in sorted(meant)]
+    return [*(LETTERS[k] for k in sorted(meant)), *own]
 
 
 def sections_of(name: str) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-PAIRS = "⟨ < ⟩ > ⌊ floor( ⌋ ) "
+PAIRS = "⟨ < ⟩ > ⌊ floor( ⌋ ) Π prod "
 PAIRS += "∂ d Σ sum √ sqrt ∞ infinity · * × x ± +- − - – - — - ← <- → -> ≤ <= ≥ >= ≠ != ≈ ~ ∈ in ᵀ ^T ‘ ' ’ ' “ \" ” \""
 SUBSTITUTES = dict(zip(PAIRS.split()[::2], PAIRS.split()[1::2], strict=True)) | {"\u0302": "_hat", "\u0304": "_bar"}
 

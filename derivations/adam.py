@@ -35,6 +35,12 @@ import numpy as np
 
 from .notation import Equation, sqrt, zeros
 
+LETTERS = (
+    ("t, j", "number of a step; of an earlier one"),
+    ("m, v", "running means of the gradient and of its square"),
+    ("β1, β2", "shares of these means that are kept"),
+)
+
 
 def update(theta, g, m, v, t, learning_rate, beta1, beta2, eps):
     """Return parameters and both moments after step number t.

@@ -34,6 +34,11 @@ import numpy as np
 
 from .notation import Equation, derivative, positions, zeros
 
+LETTERS = (
+    ("x_m", "input number m"),
+    ("y, y_m", "a value that several layers read; the copy that reader m has"),
+)
+
 
 def forward(*inputs):
     """Return the sum of the inputs, element by element.

@@ -35,6 +35,8 @@ import numpy as np
 
 from .notation import Equation, derivative, four_sides, output_size, pair, positions, windows, zeros
 
+LETTERS = (("f_h, f_w", "rows and columns of a window"),)
+
 
 def forward(x, size, stride=None, padding=0):
     """Replace every window of one sample by its mean.

@@ -1,4 +1,4 @@
-"""Batch normalization: every channel leaves the layer with the same mean and spread, whatever the layers below do.
+"""Batch normalization: the layer itself sets the mean and the spread of every channel, whatever comes in.
 
 The mean and the variance of a channel are taken over the mini-batch, of images over all their pixels as well.
 So m values share one μ and one σ²: m = N for x of shape (N, F), m = N H W for x of shape (N, C, H, W). The
@@ -27,7 +27,7 @@ near 10,000 that differ by 1, float32 keeps no digit of the variance.
 
 Sources
 -------
-S3 4.9 "Batch Normalization" (equations 1 to 4); S2 "Batch Normalization"; S4 "Building Blocks: Normalization and
+S3 4.9 "Batch Normalization" (its four formulas); S2 "Batch Normalization"; S4 "Building Blocks: Normalization and
 Stability"; S0's list of buzzwords. Three slips are corrected. S3's last equation is y = γ x + β, while the words
 over it and the paper scale x_hat. S3 calls its second formula, which is σ², the standard deviation. S2 says that the
 values come to lie in a certain range, 0 to 1; they get mean 0 and variance 1, and no range. S. Ioffe and C. Szegedy,
@@ -43,8 +43,8 @@ Four samples with one feature, mean 1 and variance 1, and ε = 0; x_hat is -1, -
 >>> forward(x, gamma, beta, eps=0).tolist()
 [[7.0], [7.0], [13.0], [13.0]]
 
-The loss asks for less of the first output alone. Its own value must fall, and since the mean must not, the
-second one, which has the same x_hat, rises by as much:
+The loss asks for less of the first output alone. Its own value must fall, and since neither mean nor spread may
+change, the second one, which has the same x_hat, rises by as much:
 
 >>> dL_dz = np.array([[1], [0], [0], [0]], dtype=object)
 >>> dL_dx, dL_dgamma, dL_dbeta = backward(dL_dz, x, gamma, beta, eps=0)
@@ -71,9 +71,19 @@ import numpy as np
 
 from .notation import Equation, derivative, positions, sqrt, zeros
 
+LETTERS = (
+    ("n, k", "one of the m values of a channel, counted over samples and positions; another of them"),
+    ("m", "number of values that a channel has in the mini-batch"),
+    ("μ, σ²", "their mean and variance; with run, their running means"),
+    ("x_hat", "the input, normalized"),
+    ("r", "√(σ² + ε), the divisor"),
+    ("γ, β", "learned scale and shift of a channel"),
+    ("ρ", "share of the new value in a running mean"),
+)
+
 
 def statistics(x):
-    """Return mean and biased variance of every channel over the mini-batch, each of shape (C,)."""
+    """Return mean and biased variance of every channel, each of shape (C,)."""
     C = x.shape[1]
     m = x.size // C
     mu, variance = zeros(C), zeros(C)
@@ -104,7 +114,7 @@ def forward(x, gamma, beta, *, eps, mean=None, variance=None):
     eps : number
         Added to the variance.
     mean, variance : arrays of shape (C,), optional
-        The running statistics, for inference; without them those of the mini-batch are used, as in training.
+        The running statistics, for inference; without them those of the mini-batch, as in training.
 
     Returns
     -------
@@ -378,7 +388,7 @@ EQUATIONS = (
         "∂x_hat[k]/∂x[n] = [k=n] / r - ∂μ/∂x[n] / r - (x[k] - μ) / (2 r³) ∂σ²/∂x[n]",
         r"\frac{\partial \hat x_k}{\partial x_n} = \frac{[k=n]}{r} - \frac{1}{r} \frac{\partial \mu}{\partial x_n}"
         r" - \frac{x_k - \mu}{2 r^3} \frac{\partial \sigma^2}{\partial x_n}",
-        "Three paths: directly, through μ, and through σ², as the derivative of 1/√(σ² + ε) is -1/(2 r³).",
+        "Three paths: directly, through μ, and through σ², as the derivative of 1/r by σ² is -1/(2 r³).",
         (lambda s: _channelwise(_x_hat, s), _three_paths),
         computed=False,
     ),
@@ -444,7 +454,8 @@ EQUATIONS = (
         r"\sum_n \frac{\partial L}{\partial x_n}\, \hat x_n = \frac{\gamma}{m r} \frac{\partial L}{\partial \gamma}"
         r" \left( m - \sum_n \hat x_n^2 \right) = \frac{\gamma}{r} \frac{\partial L}{\partial \gamma}"
         r" \frac{\varepsilon}{\sigma^2 + \varepsilon}",
-        "The same weighted by x_hat, with (batch_norm.6): but for ε a stretch of all x changes no output either.",
+        "The same weighted by x_hat, with (batch_norm.5) and (batch_norm.6): but for ε a stretch of all x changes no"
+        " output either.",
         (
             lambda s: (_dL(s, "x") * _x_hat(s)).sum(axis=0),
             lambda s: s.gamma / (6 * _r(s)) * _dL_dgamma(s) * (6 - (_x_hat(s) ** 2).sum(axis=0)),
@@ -466,14 +477,14 @@ EQUATIONS = (
     Equation(
         "batch_norm.19",
         "μ_run,new = (1 - ρ) μ_run + ρ μ",
-        r"\mu_{\mathrm{run}}' = (1 - \rho)\, \mu_{\mathrm{run}} + \rho\, \mu",
+        r"\mu_{\mathrm{run,new}} = (1 - \rho)\, \mu_{\mathrm{run}} + \rho\, \mu",
         "Definition: an exponential mean over the mini-batches, of which the newest has the share ρ.",
         (lambda s: _running(s, 0), lambda s: (1 - s.rho) * s.mean + s.rho * _mu(s)),
     ),
     Equation(
         "batch_norm.20",
         "σ²_run,new = (1 - ρ) σ²_run + ρ m / (m - 1) σ² = (1 - ρ) σ²_run + ρ / (m - 1) Σ_n (x[n] - μ)²",
-        r"\sigma^{2\prime}_{\mathrm{run}} = (1 - \rho)\, \sigma^2_{\mathrm{run}} + \rho\, \frac{m}{m - 1} \sigma^2"
+        r"\sigma^2_{\mathrm{run,new}} = (1 - \rho)\, \sigma^2_{\mathrm{run}} + \rho\, \frac{m}{m - 1} \sigma^2"
         r" = (1 - \rho)\, \sigma^2_{\mathrm{run}} + \frac{\rho}{m - 1} \sum_n (x_n - \mu)^2",
         "The same with the unbiased variance: the values lie closer to their own mean than to the true one.",
         (

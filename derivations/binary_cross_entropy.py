@@ -6,8 +6,8 @@ Several outputs are questions of their own, which need not exclude each other: "
 there a cat?", or one question per pixel. (Classes that do exclude each other want a softmax.) Each sample may have
 any shape; k runs over its K elements, and the mean is taken over all N K elements, as PyTorch does.
 
-It is the cross entropy of two classes with the probabilities p and 1 - p. If the target is 1, the first term remains,
-if it is 0, the second.
+It is the cross entropy of two classes with the probabilities p and 1 - p. If the target is 1, the first term of
+(binary_cross_entropy.1) remains, if it is 0, the second.
 
 With the option logits the numbers z before the sigmoid are given, p = 1 / (1 + exp(-z)) (sigmoid.1), and the network
 ends without a Sigmoid. For training that is the better choice: logarithm and exponential cancel, and what remains,
@@ -75,7 +75,8 @@ def forward(z, t, logits=False):
     Parameters
     ----------
     z, t : arrays of one shape (N, ...)
-        Output and target. The output are probabilities, or with ``logits`` the numbers before the sigmoid.
+        Outputs and targets. The outputs are probabilities, or with ``logits`` the numbers before a
+        sigmoid.
     logits : bool
 
     Returns

@@ -12,16 +12,19 @@ Sources
 -------
 S3 "Inception Modules" ("concatenates depth of all of the outputs"); S1 "GoogLeNet – Inception Module". S3
 adds that "Inception modules reduce dimensionality". It is not the concatenation that does so, for it makes
-the image deeper, but the 1 x 1 convolutions in front of the larger ones. The sizes below are those of the
-paper that S1 cites, C. Szegedy et al., "Going Deeper with Convolutions", 2015, table 1, row inception (3a).
+the image deeper, but the 1 x 1 convolutions in front of the larger ones. The sizes of the last example are
+those of the paper that S1 cites, C. Szegedy et al., "Going Deeper with Convolutions", 2015, table 1, row
+inception (3a).
 
 Worked example
 --------------
->>> x_1 = np.array([[[1, 2]], [[3, 4]]], dtype=object)                     # two channels of one row
->>> x_2 = np.array([[[5, 6]]], dtype=object)                               # one channel of one row
+Two channels of one row each, and one such channel:
+
+>>> x_1, x_2 = np.array([[[1, 2]], [[3, 4]]], dtype=object), np.array([[[5, 6]]], dtype=object)
 >>> forward(x_1, x_2).tolist()
 [[[1, 2]], [[3, 4]], [[5, 6]]]
->>> dL_dx_1, dL_dx_2 = backward(np.array([[[10, 20]], [[30, 40]], [[50, 60]]], dtype=object), x_1, x_2)
+>>> dL_dz = np.array([[[10, 20]], [[30, 40]], [[50, 60]]], dtype=object)
+>>> dL_dx_1, dL_dx_2 = backward(dL_dz, x_1, x_2)
 >>> dL_dx_1.tolist(), dL_dx_2.tolist()
 ([[[10, 20]], [[30, 40]]], [[[50, 60]]])
 
@@ -38,6 +41,11 @@ from types import SimpleNamespace
 import numpy as np
 
 from .notation import Equation, derivative, positions, zeros
+
+LETTERS = (
+    ("x_m, C_m; i", "input number m; number of its channels; number of an input before it"),
+    ("O, o; o_m", "number of channels of z; one of them; the first one that belongs to x_m"),
+)
 
 
 def forward(*x):

@@ -2,7 +2,7 @@
 
 A convolution reads a window and writes one number; this layer reads one number and writes a window. Where
 windows overlap they add up, (conv_transpose2d.1). With stride s the windows lie s pixels apart, so the map
-grows by the factor s: this is how a fully convolutional network comes back to the size of its image.
+grows by about the factor s: this is how a fully convolutional network comes back to the size of its image.
 
 Both layers are linear (apart from the bias), and the matrix of one is the transpose of the matrix of the
 other, (conv_transpose2d.4). So its forward pass has the form of the backward pass of a convolution, and its
@@ -15,10 +15,10 @@ r columns at the right, with r < s, since s sizes of an output belong to one siz
 where its position is inside the image; an output that no window reaches is b[o]. With G groups, channel c
 reaches only the O/G filters of its own group: read z[o, …] as z[g O/G + o, …] with g = floor(c G / C).
 
-Special kernels: s x s ones with stride s repeat every pixel s x s times; for even s, the products of
-1 - |i - s + 1/2| / s (i = 0 … 2s - 1) with stride s and p = s/2 are bilinear interpolation, as in the paper below.
-Where f is not a multiple of s, some outputs lie under more windows than others: a checkerboard that the
-weights have to learn away.
+Special kernels, each used with stride s: s x s ones repeat every pixel s x s times. For even s, a kernel of 2s x 2s
+numbers u[i] u[j] with u[i] = 1 - |i - s + 1/2| / s, i = 0 … 2s - 1, and p = s/2 interpolates bilinearly, as in the
+paper of J. Long and others. Where f is not a multiple of s, some outputs lie under more windows than others: a
+checkerboard that the weights have to learn away.
 
 Sources
 -------
@@ -57,6 +57,11 @@ import numpy as np
 
 from . import conv2d
 from .notation import Equation, derivative, four_sides, pair, positions, windows, windows_over, zeros
+
+LETTERS = (
+    ("r", "output padding: how many rows (columns) more the output has at the bottom (at the right)"),
+    ("y, conv(y)", "any numbers of the shape of z; their convolution with W, without a bias"),
+)
 
 
 def output_shape(x_shape, W_shape, stride=1, padding=0, output_padding=0, dilation=1, groups=1):

@@ -2,18 +2,19 @@
 
 p[n,k] is the probability that the network, which ends in a softmax, gives to class k of sample n, label[n] is
 the true class, and t[n,k] = [k=label[n]] is the same as a one-hot target. The mean is taken over the N samples.
-The loss of a sample is the logarithm of the one probability that matters: 0 for certainty, log 2 for every
-halving. The other probabilities do not occur in it, and so have no gradient; they fall only because the
+The loss of a sample is minus the logarithm of the one probability that matters: 0 for certainty, and log 2 more
+for every halving. The other probabilities do not occur in it, and so have no gradient; they fall only because the
 softmax before the loss lets no probability grow alone: (cross_entropy.4).
 
 For training, softmax_cross_entropy on the numbers z before the softmax is the better choice, for two reasons:
 
-- Underflow. If z of the true class lies far below the largest z (more than 104 below it in single precision,
-  746 in double), the softmax gives exactly 0. Its logarithm is -∞, its gradient -1/p is infinite, and the softmax
-  multiplies it by p = 0. The information is lost: a sample that is completely wrong teaches nothing.
-- Cancellation. In exact arithmetic the factor 1/p meets a factor p in the softmax and cancels. In floating-point
-  numbers a huge and a tiny number are both rounded before they meet, and a p close to 1, rounded to 1, has the
-  logarithm 0.
+- Underflow. If z of the true class lies far below the largest z (more than 104 below it in
+  single precision, 746 in double), the softmax gives exactly 0. Its logarithm is -∞, its
+  gradient -1/p is infinite, and the softmax multiplies it by p = 0. The information is lost: a
+  sample that is completely wrong teaches nothing.
+- Cancellation. In exact arithmetic the factor 1/p meets a factor p in the softmax and cancels. In
+  floating-point numbers a huge and a tiny number are both rounded before they meet, and a p close
+  to 1, rounded to 1, has the logarithm 0.
 
 So that training can go on all the same, where log has no value, at exactly p = 0, log p is taken as -100, PyTorch's
 floor in its binary cross entropy, and 1/p as 10¹². (A p above 0 is not touched: in double precision p = 1e-300 costs
@@ -23,7 +24,7 @@ Everywhere else loss and gradient are exact.
 Sources
 -------
 S0 9.3, L = Σ -l log p, and the "Layers to x Properties Table", dL/dp_i = -l_i/p_i; S3 "Cross-entropy". Slips are
-corrected. Both workings of S3's example miss the minus sign that its formula has: they would give -1.2 and -.69. The
+corrected. Both workings of S3's example miss the minus sign that its formula has, so they would be negative. The
 first of them also swaps two numbers: the prediction is .3 for the dog, which it is, and .5 for the fish, but the
 line takes log(.5) for the dog. It is -log(.3) = 1.20. S3's sum over all samples is not divided by their number, though
 its mean squared error is; here both are means.
@@ -151,7 +152,7 @@ EQUATIONS = (
     ),
     Equation(
         "cross_entropy.2",
-        "∂L/∂p[n,k] = -t[n,k]/N ∂log p[n,k]/∂p[n,k] = -t[n,k] / (N p[n,k])",
+        "∂L/∂p[n,k] = -t[n,k]/N ∂(log p[n,k])/∂p[n,k] = -t[n,k] / (N p[n,k])",
         r"\frac{\partial L}{\partial p_{nk}} = -\frac{t_{nk}}{N} \frac{\partial \log p_{nk}}{\partial p_{nk}}"
         r" = -\frac{t_{nk}}{N p_{nk}}",
         "Only one term of (cross_entropy.1) contains p[n,k], and the derivative of log p is 1/p.",

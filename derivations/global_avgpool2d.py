@@ -37,6 +37,8 @@ import numpy as np
 
 from .notation import Equation, derivative, positions, zeros
 
+LETTERS = (("H, W; a, b", "rows and columns of an image; position (row a, column b)"),)
+
 
 def forward(x):
     """Return the mean of each channel of one sample.

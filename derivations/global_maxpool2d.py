@@ -41,6 +41,8 @@ import numpy as np
 
 from .notation import Equation, derivative, positions, zeros
 
+LETTERS = (("a*, b*", "position of the largest value of channel c"),)
+
 
 def winner(plane):
     """Return the position (row, column) of the largest value of one channel."""

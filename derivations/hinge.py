@@ -4,14 +4,15 @@ z[n,k] is the score of class k for sample n, any number; label[n] is the true cl
 k violates the margin: it is at most 0 where the true class leads by the margin or more. Only violations cost,
 each in proportion. The mean is taken over all N K elements, although the true class itself never costs; that is
 PyTorch's convention (MultiMarginLoss). Some books, among them the notes of Stanford's course CS231n, do not divide
-by K: their loss and gradient are K times as large, which a learning rate K times smaller makes up for.
+by K: their loss and gradient are K times as large, which in plain gradient descent a learning rate K times smaller
+makes up for.
 
 With two classes one score is enough, K = 1: positive for the class t = 1, negative for t = 0, with y = 2 t - 1 as its
 sign. (Two scores -z/2 and z/2 have the same violation. Their loss is half as large, as the mean counts both.)
 
 A linear support vector machine is a dense layer with this loss and a penalty λ/2 Σ w² on its weights. The boundary
 z = 0 is a straight line (or a plane); z = ±margin are parallels to it at the distance margin/|w|, so the penalty makes
-the empty street between the classes wide. Samples beyond the street have no gradient at all. The boundary rests on the
+the street between them wide. Samples on their own side of the street have no gradient at all. The boundary rests on the
 others, the support vectors, alone. A cross entropy never stops pulling at any sample, though ever more weakly.
 
 At the kink v = 0 there is no derivative: the slope is 0 on its left and 1 on its right. 0 is taken, as PyTorch does:
@@ -56,6 +57,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from .notation import Equation, derivative, zeros
+
+LETTERS = (
+    ("v", "what the true class's lead over a class lacks to the margin"),
+    ("margin", "the lead that is asked for"),
+    ("y", "sign of the class where there is one score: 1 for t = 1, -1 for t = 0"),
+)
 
 
 def forward(z, target, margin=1):
@@ -120,7 +127,7 @@ def violation(z, label, k, margin):
 
 
 def is_violated(v):
-    """Return whether v is above 0; what is no number counts as above, so that it stays visible."""
+    """Return whether v is above 0; NaN counts as above, so that it stays visible."""
     return not v <= 0
 
 

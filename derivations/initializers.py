@@ -1,11 +1,12 @@
 """How weights start: of such a size that signals neither die nor explode, and not all alike.
 
-Signals. A weighted sum z = Σ_j W[j] x[j] of J inputs (J is the fan-in; W[j] is one row of W) is a random number
-before training, as its weights are drawn at random: independent of each other and of the inputs, all with mean 0
-and variance v = E[W²]. Then the variance of z is J v times the mean square of the inputs (initializers.3), and
-through M layers it is multiplied M times. If J v is .02 the signal of eight layers is gone; if it is 50 it explodes.
+Signals. A weighted sum z = Σ_j W[j] x[j] of J inputs (J is the fan-in; the W[j] are one row of W) is a random
+number before training, as its weights are drawn at random: independent of each other and of the inputs, all from one
+distribution that is symmetrical around 0 and has the variance v = E[W²]. E is the mean over all that is drawn. Then
+the variance of z is J v times the mean square of the inputs (initializers.3), and M layers multiply by J v M times.
+If J v is .02, the signal is gone after eight layers; if it is 50, it has exploded.
 
-ReLU sets half of all z to 0 and with it half of their mean square (initializers.4), so each layer keeps it if v is
+ReLU sets half of all z to 0 and takes away half of their mean square (initializers.4), so each layer keeps it if v is
 2 / J: K. He and others. tanh is close to the identity for small z and wants v = 1 / J; on the way back the gradient
 is summed over the I outputs and wants v = 1 / I (initializers.6). X. Glorot and Y. Bengio (the initializer carries
 the former's first name, Xavier) take the harmonic mean of both (initializers.7), and draw from a uniform
@@ -13,9 +14,10 @@ distribution, whose bounds follow from (initializers.8).
 
 Symmetry. Start all weights alike, with zeros for instance, and two units of a hidden layer compute the same, so
 they receive the same gradient (initializers.10), (initializers.11), take the same step, and are alike again: a
-hidden layer of 500 units then learns no more than one with a single unit. With zeros the net learns nothing at all
-but the biases of its last layer (initializers.12), (initializers.13). Random numbers break the symmetry; biases may
-start at 0. There a = tanh(W x + b) are the hidden units of a net with the outputs y = V a.
+hidden layer of 500 units then learns no more than one with a single unit. With zeros this net learns nothing at all
+but the biases of its last layer, if it has them (initializers.12), (initializers.13). Random numbers break the
+symmetry; biases may start at 0. In these equations a = tanh(W x + b) are the hidden units of a net with the outputs
+y = V a.
 
 Sources
 -------
@@ -51,6 +53,16 @@ import numpy as np
 
 from .notation import Equation, derivative, sqrt
 
+LETTERS = (
+    ("W, b; V", "weights and biases of a layer (W[j] in one of its rows); weights of the next layer"),
+    ("v", "variance of every weight"),
+    ("E, Var", "mean and variance over all that is drawn at random"),
+    ("l", "bound of a uniform distribution, from -l to l"),
+    ("i, o", "one of the hidden units; one of the outputs y of the net"),
+    ("j, k", "two of the J inputs"),
+    ("y", "outputs of the net"),
+)
+
 
 def he(fan_in, fan_out):
     """Return the standard deviation of normally distributed weights in front of a ReLU.
@@ -58,7 +70,7 @@ def he(fan_in, fan_out):
     Parameters
     ----------
     fan_in, fan_out : int
-        J, the number of values that one output reads; I, the number of values that one input reaches.
+        J, the number of inputs that an output reads; I, the number of outputs that an input reaches.
 
     Returns
     -------
@@ -68,7 +80,7 @@ def he(fan_in, fan_out):
 
 
 def xavier(fan_in, fan_out):
-    """Return the bound l of weights that are uniformly distributed from -l to l, in front of a tanh.
+    """Return the bound l of weights uniformly distributed from -l to l, in front of a tanh.
 
     Parameters
     ----------

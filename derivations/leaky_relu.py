@@ -1,7 +1,7 @@
 """Leaky ReLU: what is positive passes, and of the rest a small part, so that no unit is ever dead.
 
 Every element is treated alone, so k runs over the elements of z, whatever its shape. ``slope`` is the slope on the
-left of the kink, from 0 up to but not including 1; S3 has .01, which is the layer's default. It is positive:
+left of the kink, from 0 up to but not including 1; S3 has .01, which is the layer's default. It is not negative:
 the "negative slope" of some books, and of S3, means the slope for negative z.
 
 A ReLU whose z is negative for all samples gets no gradient and stays as it is for ever. Here such a unit still
@@ -25,7 +25,8 @@ Worked example
 >>> hundredth = Fraction(1, 100)                                                 # S3's .01
 >>> [str(a) for a in forward(z, slope=hundredth)]
 ['-2', '0', '3', 'nan']
->>> [str(dL_dz) for dL_dz in backward(np.array([5, 5, 5], dtype=object), z[:3], slope=hundredth)[0]]
+>>> dL_da = np.array([5, 5, 5], dtype=object)
+>>> [str(dL_dz) for dL_dz in backward(dL_da, z[:3], slope=hundredth)[0]]
 ['1/20', '1/20', '5']
 """
 
@@ -36,6 +37,8 @@ from types import SimpleNamespace
 import numpy as np
 
 from .notation import Equation, derivative, positions, zeros
+
+LETTERS = (("slope", "what a negative z is multiplied by, from 0 up to but not including 1"),)
 
 
 def forward(z, *, slope):

@@ -4,8 +4,8 @@ At every pixel by itself, the value of a channel is divided by a power of d, whi
 values in a window of f channels around it. So channels compete: a large value makes the values beside it
 smaller. AlexNet has this layer after the ReLU of its first two convolutions; batch normalization has replaced it since.
 
-k, α and β are the letters of the paper below, where f is called n: three given numbers, and neither a class nor
-the learning rate, as d is no dilation. They need k > 0, α ≥ 0 and β > 0, so that d is never 0.
+k, α and β are the letters of the paper below, where f is called n: three given numbers. Here k is no class, α no
+learning rate and d no dilation. With k > 0 and α ≥ 0 d is never 0, and with β > 0 a larger d damps more.
 
 Conventions are PyTorch's: α is divided by f; the window of channel c reaches p = floor(f / 2) channels back and
 floor((f - 1) / 2) ahead, which matters for an even f; x is 0 outside the channels, and α is divided by the full f
@@ -44,6 +44,13 @@ from types import SimpleNamespace
 import numpy as np
 
 from .notation import Equation, derivative, positions, windows, windows_over, zeros
+
+LETTERS = (
+    ("k, α, β", "three given numbers: the least d, the weight of the squares, the power"),
+    ("d", "what is raised to the power β to divide x"),
+    ("f, p; i", "channels in a window; how far it reaches back, floor(f / 2); place in it"),
+    ("c, c'", "two channels"),
+)
 
 
 def divisor(x, size, alpha, k):
@@ -220,7 +227,7 @@ EQUATIONS = (
     ),
     Equation(
         "local_response_norm.7",
-        "∂L/∂x[c] = ∂L/∂z[c] / d[c]^β - 2αβ/f x[c] Σ_c' ∂L/∂z[c'] x[c'] d[c']^(-β-1) Σ_i [c' + i - p=c]",
+        "∂L/∂x[c] = ∂L/∂z[c] / d[c]^β - 2 α β/f x[c] Σ_c' ∂L/∂z[c'] x[c'] d[c']^(-β-1) Σ_i [c' + i - p=c]",
         r"\frac{\partial L}{\partial x_c} = \frac{\partial L}{\partial z_c}\, \frac{1}{d_c^\beta}"
         r" - \frac{2 \alpha \beta}{f}\, x_c"
         r" \sum_{c'} \frac{\partial L}{\partial z_{c'}}\, x_{c'}\, d_{c'}^{-\beta-1} \sum_i [c' + i - p = c]",

@@ -31,7 +31,8 @@ If the loss is -y[0], its gradient is p - t:
 
 >>> [round(dL_dz, 6) for dL_dz in backward(np.array([-1, 0, 0], dtype=object), z)[0]]
 [-0.875, 0.25, 0.625]
->>> backward(np.array([-1, 0, 0], dtype=object), np.array([-1000, 0, 9000], dtype=object))[0].tolist()
+>>> z = np.array([-1000, 0, 9000], dtype=object)
+>>> backward(np.array([-1, 0, 0], dtype=object), z)[0].tolist()
 [-1.0, 0.0, 1.0]
 """
 
@@ -42,6 +43,11 @@ from types import SimpleNamespace
 import numpy as np
 
 from .notation import Equation, derivative, exp, log, zeros
+
+LETTERS = (
+    ("y", "output, the logarithm of p"),
+    ("m", "the largest z"),
+)
 
 
 def forward(z):

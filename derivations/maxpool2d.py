@@ -43,6 +43,8 @@ import numpy as np
 
 from .notation import Equation, derivative, four_sides, output_size, pair, positions, windows, zeros
 
+LETTERS = (("a*, b*", "position of the largest value of the window (h, q) of channel c"),)
+
 
 def winner(plane, h, q, size, stride, sides):
     """Return the position (row, column) of the largest value in the window (h, q) of one channel."""

@@ -20,7 +20,8 @@ error" squares the residual instead. The mean over elements and its gradient are
 Worked example
 --------------
 S3's input x = .3 with the target .8: for the weight w = 2 the prediction is .6, the error is .2, and w must grow.
-By the chain rule its gradient is ∂L/∂p x = -.3, whatever the error is:
+By the chain rule its gradient is ∂L/∂p x: -.3 while the prediction is too small, however large the error is, and .3
+once it is too large:
 
 >>> x, t = Fraction(3, 10), np.array([[Fraction(8, 10)]])
 >>> for w in (1, 2, 3):

@@ -40,6 +40,12 @@ import numpy as np
 
 from .notation import Equation, zeros
 
+LETTERS = (
+    ("t, j", "number of a step; of an earlier one"),
+    ("v", "velocity"),
+    ("μ", "share of the velocity that is kept"),
+)
+
 
 def update(theta, g, v, learning_rate, momentum):
     """Return parameters and velocities after one step.

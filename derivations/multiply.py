@@ -53,6 +53,8 @@ import numpy as np
 
 from .notation import Equation, derivative, positions, zeros
 
+LETTERS = (("x_m, x_i", "inputs number m and i"),)
+
 
 def forward(*x):
     """Return the product of the inputs, element by element.

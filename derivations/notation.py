@@ -16,19 +16,24 @@ from types import SimpleNamespace
 
 import numpy as np
 
+# What a letter means unless a module says otherwise: a module's own LETTERS come before these.
 LETTERS = (
     ("L", "the loss, a single number"),
     ("N, n", "number of samples in the mini-batch; one of them"),
     ("x", "input of a layer"),
     ("z", "output of a layer (of a dense or convolution layer before its activation function)"),
     ("a", "output of an activation function, where z is its input"),
-    ("p, t", "predicted probabilities; target (1 for the true class, 0 elsewhere)"),
+    (
+        "p, t",
+        "prediction, of classes their probabilities; target, of classes 1 for the true one and 0 elsewhere",
+    ),
+    ("label", "the true classes: label[n] is that of sample n, from 0 to K - 1"),
     ("W, b", "weights and biases"),
     ("θ, g", "any parameter; its gradient dL/dθ, averaged over the mini-batch by the loss"),
     ("α", "learning rate"),
     (
         "i, j",
-        "row and column of a weight matrix or of a convolution kernel; output and input of a dense layer",
+        "row and column of a weight matrix, a kernel or a window; output and input of a dense layer; i also a second k",
     ),
     ("I, J", "number of outputs and inputs of a dense layer"),
     ("K, k", "number of classes, or of elements of a vector; one of them"),
@@ -40,6 +45,8 @@ LETTERS = (
         "f, s, p, d",
         "kernel (or window) size, stride, padding, dilation; of rows and of columns where they differ",
     ),
+    ("ε", "a small number that keeps a divisor from 0"),
+    ("E", "expected value, the mean over all that is drawn at random"),
     ("[A]", "1 if the statement A is true, else 0 (Iverson's bracket)"),
 )
 

@@ -1,4 +1,4 @@
-"""Loss of the perceptron: half the share of wrong answers of neurons that fire or do not fire.
+"""Loss of the perceptron: half the number of wrong answers per sample, of neurons that fire or do not fire.
 
 a[n,k] is the output of neuron k for sample n, 0 or 1, as the layer ``step`` gives it; t[n,k] is its target, 0 or 1.
 Written with squares, the count of the errors has a slope in a, and one that says what is wanted: a - t is 1
@@ -7,7 +7,7 @@ where the neuron fired and should not have, -1 where it should have, 0 where it 
 The perceptron's story
 ----------------------
 One neuron weighs its inputs and fires if the sum reaches 0 (perceptron.3). Its loss as a function of the weights
-is a staircase, flat everywhere, so its gradient is 0 and says nothing. Let the gradient pass through the step as
+is a staircase, flat but for its jumps, so its gradient is 0 and says nothing. Let the gradient pass through the step as
 if that were a straight line, r = z (the surrogate "straight-through" of the layer ``step``, which is not a
 derivative), and the chain rule gives (perceptron.4) and (perceptron.5). A step of gradient descent with them is
 (perceptron.6) and (perceptron.7), word for word the rule that F. Rosenblatt found in another way: if the answer is
@@ -94,6 +94,14 @@ import numpy as np
 from . import dense, step
 from .notation import Equation, derivative, positions, zeros
 
+LETTERS = (
+    ("w, b", "weights and bias of one neuron"),
+    ("j", "one of its inputs"),
+    ("t", "target, 0 or 1"),
+    ("r, L(r)", "the straight line r = z in place of the step; the loss with it"),
+    ("u, v", "any weights and any bias to compare with"),
+)
+
 
 def forward(a, t):
     """Return the loss of a mini-batch.
@@ -139,7 +147,7 @@ def update(w, b, x, t, *, learning_rate):
 
     Parameters
     ----------
-    w, x : arrays of shape (I,)
+    w, x : arrays of shape (J,)
         Weights and inputs.
     b, t : numbers
         Bias; target, 0 or 1.
@@ -147,26 +155,26 @@ def update(w, b, x, t, *, learning_rate):
 
     Returns
     -------
-    w_new : array of shape (I,)
+    w_new : array of shape (J,)
     b_new : number
     """
     z = b
-    for i in range(len(w)):
-        z += w[i] * x[i]
+    for j in range(len(w)):
+        z += w[j] * x[j]
     a = 1 if z >= 0 else 0
     w_new = zeros(len(w))
-    for i in range(len(w)):
-        w_new[i] = w[i] + learning_rate * (t - a) * x[i]
+    for j in range(len(w)):
+        w_new[j] = w[j] + learning_rate * (t - a) * x[j]
     return w_new, b + learning_rate * (t - a)
 
 
 def sample(rng: np.random.Generator) -> SimpleNamespace:
     """Return a random point at which the equations are evaluated: a mini-batch, and a neuron that is wrong."""
-    N, K, I = 4, 3, 3
-    t, x, w, b = rng.integers(0, 2, size=(N, K)), rng.normal(size=I), rng.normal(size=I), rng.normal()
+    N, K, J = 4, 3, 3
+    t, x, w, b = rng.integers(0, 2, size=(N, K)), rng.normal(size=J), rng.normal(size=J), rng.normal()
     a = np.where(rng.permutation(N * K).reshape(N, K) < 5, 1 - t, t)
     answer = 1 if w @ x + b >= 0 else 0
-    u, v = rng.normal(size=I), rng.normal()
+    u, v = rng.normal(size=J), rng.normal()
     return SimpleNamespace(
         a=a.astype(float), t=t, N=N, x=x, w=w, b=b, target=1 - answer, answer=answer, alpha=0.3, u=u, v=v
     )
@@ -236,8 +244,8 @@ EQUATIONS = (
     ),
     Equation(
         "perceptron.3",
-        "a = [z≥0] = 1 - [z<0] (z=Σ_i w[i] x[i] + b)",
-        r"a = [z \ge 0] = 1 - [z < 0] \quad \left( z = \sum_i w_i x_i + b \right)",
+        "a = [z≥0] = 1 - [z<0] (z=Σ_j w[j] x[j] + b)",
+        r"a = [z \ge 0] = 1 - [z < 0] \quad \left( z = \sum_j w_j x_j + b \right)",
         "One neuron: (dense.1) with a single output, then (step.1).",
         (
             lambda s: _neuron(s)[0],
@@ -248,9 +256,9 @@ EQUATIONS = (
     ),
     Equation(
         "perceptron.4",
-        "∂L(r)/∂w[i] = ∂L/∂a ∂r/∂z ∂z/∂w[i] = (a - t) x[i] (r=z)",
-        r"\frac{\partial L(r)}{\partial w_i} = \frac{\partial L}{\partial a} \frac{\partial r}{\partial z}"
-        r" \frac{\partial z}{\partial w_i} = (a - t)\, x_i \quad (r = z)",
+        "∂L(r)/∂w[j] = ∂L/∂a ∂r/∂z ∂z/∂w[j] = (a - t) x[j] (r=z)",
+        r"\frac{\partial L(r)}{\partial w_j} = \frac{\partial L}{\partial a} \frac{\partial r}{\partial z}"
+        r" \frac{\partial z}{\partial w_j} = (a - t)\, x_j \quad (r = z)",
         "(perceptron.2) for a single sample, (step.5) and (dense.3). Not the derivative of L, which is 0 by (step.3).",
         (
             lambda s: _through_the_layers(s)[0],
@@ -274,8 +282,8 @@ EQUATIONS = (
     ),
     Equation(
         "perceptron.6",
-        "w_new[i] = w[i] - α ∂L(r)/∂w[i] = w[i] + α (t - a) x[i]",
-        r"w^{\mathrm{new}}_i = w_i - \alpha \frac{\partial L(r)}{\partial w_i} = w_i + \alpha\, (t - a)\, x_i",
+        "w_new[j] = w[j] - α ∂L(r)/∂w[j] = w[j] + α (t - a) x[j]",
+        r"w^{\mathrm{new}}_j = w_j - \alpha \frac{\partial L(r)}{\partial w_j} = w_j + \alpha\, (t - a)\, x_j",
         "Gradient descent (sgd.1) with (perceptron.4) is the rule of the perceptron.",
         (
             lambda s: _updated(s)[0],
@@ -298,9 +306,9 @@ EQUATIONS = (
     ),
     Equation(
         "perceptron.8",
-        "Σ_i u[i] w_new[i] + v b_new = Σ_i u[i] w[i] + v b + α (t - a) (Σ_i u[i] x[i] + v)",
-        r"\sum_i u_i w^{\mathrm{new}}_i + v\, b^{\mathrm{new}} = \sum_i u_i w_i + v b"
-        r" + \alpha\, (t - a) \left( \sum_i u_i x_i + v \right)",
+        "Σ_j u[j] w_new[j] + v b_new = Σ_j u[j] w[j] + v b + α (t - a) (Σ_j u[j] x[j] + v)",
+        r"\sum_j u_j w^{\mathrm{new}}_j + v\, b^{\mathrm{new}} = \sum_j u_j w_j + v b"
+        r" + \alpha\, (t - a) \left( \sum_j u_j x_j + v \right)",
         "(perceptron.6) and (perceptron.7) multiplied by any u and v, and added up: the projection on them.",
         (
             lambda s: s.u @ _updated(s)[0] + s.v * _updated(s)[1],
@@ -310,10 +318,10 @@ EQUATIONS = (
     ),
     Equation(
         "perceptron.9",
-        "Σ_i w_new[i]² + b_new² = Σ_i w[i]² + b² + 2α (t - a) z + α² (t - a)² (Σ_i x[i]² + 1)",
-        r"\sum_i (w^{\mathrm{new}}_i)^2 + (b^{\mathrm{new}})^2 = \sum_i w_i^2 + b^2 + 2 \alpha\, (t - a)\, z"
-        r" + \alpha^2 (t - a)^2 \left( \sum_i x_i^2 + 1 \right)",
-        "The square of a sum, for each weight and the bias; the mixed terms share the factor z = Σ_i w[i] x[i] + b.",
+        "Σ_j w_new[j]² + b_new² = Σ_j w[j]² + b² + 2 α (t - a) z + α² (t - a)² (Σ_j x[j]² + 1)",
+        r"\sum_j (w^{\mathrm{new}}_j)^2 + (b^{\mathrm{new}})^2 = \sum_j w_j^2 + b^2 + 2 \alpha\, (t - a)\, z"
+        r" + \alpha^2 (t - a)^2 \left( \sum_j x_j^2 + 1 \right)",
+        "The square of a sum, for each weight and the bias; the mixed terms share the factor z = Σ_j w[j] x[j] + b.",
         (
             lambda s: np.sum(_updated(s)[0] ** 2) + _updated(s)[1] ** 2,
             lambda s: (

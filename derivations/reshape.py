@@ -20,7 +20,7 @@ Six values in two rows, then in three:
 >>> x = np.array([[[1, 2, 3], [4, 5, 6]]], dtype=object)
 >>> forward(x, shape=(3, 2)).tolist()
 [[1, 2], [3, 4], [5, 6]]
->>> forward(x, shape=(-1,)).tolist()                                                       # flatten
+>>> forward(x, shape=(-1,)).tolist()  # flatten
 [1, 2, 3, 4, 5, 6]
 >>> forward(zeros(784), shape=(1, 28, -1)).shape
 (1, 28, 28)
@@ -39,9 +39,15 @@ import numpy as np
 
 from .notation import Equation, derivative, positions, zeros
 
+LETTERS = (
+    ("k, l", "numbers of values in row-major order: x⟨k⟩ is value number k of x"),
+    ("|x|", "number of values of x"),
+    ("D_m, D_i", "sizes of z; D_m is the one that is left open"),
+)
+
 
 def sizes(size, shape):
-    """Return the target shape with its -1, if there is one, replaced by the size that is left open."""
+    """Return the target shape with its -1, if it has one, replaced by the size left open."""
     known = 1
     for D in shape:
         if D != -1:

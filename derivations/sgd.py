@@ -40,6 +40,11 @@ import numpy as np
 
 from .notation import Equation, derivative, zeros
 
+LETTERS = (
+    ("t", "number of a step"),
+    ("c", "a number above 0, the curvature of the loss c/2 θ²"),
+)
+
 
 def update(theta, g, learning_rate):
     """Return the parameters after one step.

@@ -15,14 +15,14 @@ computed from the last step back to the first. The parameters are shared over ti
 adds up over the steps, as that of a convolution's kernel does over the positions: (simple_rnn.7).
 
 What reaches the first step from the last has been multiplied by W_hᵀ and by f' once per step,
-(simple_rnn.13). If this makes it shorter every time, it vanishes and the layer cannot learn what depends on
-the far past; if longer, it explodes. With one unit, (simple_rnn.14), it surely vanishes for |w| < 1 with tanh, whose
-slope is at most 1, and for |w| < 4 with the sigmoid, whose slope is at most 1/4. With a larger |w| it explodes,
-as long as the unit is not saturated.
+(simple_rnn.13). If every step shortens it by a factor, it vanishes and the layer cannot learn what depends on
+the far past; if every step lengthens it by a factor, it explodes. With one unit, (simple_rnn.14), it surely vanishes
+for |w| < 1 with tanh, whose slope is at most 1, and for |w| < 4 with the sigmoid, whose slope is at most 1/4. With a
+larger |w| it explodes if the unit is so little saturated that |w| times the slope stays above 1.
 
 S4 calls tanh and sigmoid good activation functions for recurrent networks. What they share is that they are
-bounded, so that the state cannot grow from step to step; between the two, tanh has the larger slope and
-outputs around 0. Neither prevents that a gradient vanishes.
+bounded, so that the state cannot grow without limit; between the two, tanh has the larger slope and
+outputs around 0. Neither prevents a gradient from vanishing.
 
 Conventions: PyTorch's nn.RNN has two biases, for x and for the state. Only their sum matters, and b is this sum;
 the gradient of each of the two is that of b. Its nonlinearities are tanh and ReLU, without the sigmoid.
@@ -40,7 +40,8 @@ Worked example
 Two steps of one feature, 1 and 2, and one sigmoid unit with W_x = 1, W_h = -2, b = -1. z_1 = 1·1 - 2·0 - 1 = 0, so
 a_1 is 1/2; z_2 = 1·2 - 2·1/2 - 1 is 0 as well:
 
->>> x, W_x, W_h, b = (np.array(value, dtype=object) for value in ([[1], [2]], [[1]], [[-2]], [-1]))
+>>> values = [[1], [2]], [[1]], [[-2]], [-1]
+>>> x, W_x, W_h, b = (np.array(value, dtype=object) for value in values)
 >>> forward(x, W_x, W_h, b, activation="sigmoid", return_sequences=True).tolist()
 [[0.5], [0.5]]
 
@@ -68,6 +69,17 @@ from types import SimpleNamespace
 import numpy as np
 
 from .notation import Equation, derivative, exp, tanh, zeros
+
+LETTERS = (
+    ("t, T", "time step; the last one"),
+    ("f, f'", "activation function, tanh or the sigmoid; its slope"),
+    ("W_x, W_h", "weights of the features and of the state before"),
+    ("w", "the only weight W_h where there is one unit"),
+    ("i, k; j", "two of the units; one of the features"),
+    ("u", "upstream gradient, from the layers above"),
+    ("δ", "gradient of the loss with respect to z"),
+    ("D_t", "diagonal matrix of the slopes of step t"),
+)
 
 
 def forward(x, W_x, W_h, b, activation="tanh", return_sequences=False):
@@ -126,7 +138,7 @@ def backward(dL_da, x, W_x, W_h, b, activation="tanh", return_sequences=False):
 
 
 def states(x, W_x, W_h, b, activation):
-    """Return a_0 … a_T as the rows of an array of shape (T + 1, U); the rows of x are x_1 … x_T."""
+    """Return a_0 … a_T, the rows of an array of shape (T + 1, U); the rows of x are x_1 … x_T."""
     (T, _), U = x.shape, len(b)
     a = zeros(T + 1, U)
     for t in range(1, T + 1):
@@ -137,7 +149,7 @@ def states(x, W_x, W_h, b, activation):
 
 
 def weighted_sum(x_t, a_before, W_x, W_h, b):
-    """Return z_t, of shape (U,), from what the units hear in this step and what they said in the one before."""
+    """Return z_t, of shape (U,), from this step's features and the state before."""
     z_t = zeros(len(b))
     for i in range(len(b)):
         z_t[i] = b[i]
@@ -364,7 +376,7 @@ EQUATIONS = (
         "simple_rnn.8",
         "∂L/∂W_x[i,j] = Σ_t δ_t[i] x_t[j]",
         r"\frac{\partial L}{\partial W_{x,ij}} = \sum_t \delta_{t,i}\, x_{t,j}",
-        "(simple_rnn.7), where z_t[i] is the only one with that weight, times x_t[j]; as a matrix Σ_t δ_t x_tᵀ.",
+        "(simple_rnn.7), where step t's copy of the weight is in z_t[i] alone, times x_t[j]; as a matrix Σ_t δ_t x_tᵀ.",
         (lambda s: _dL(s, "W_x"), lambda s: _delta(s).T @ s.x),
     ),
     Equation(
@@ -418,7 +430,7 @@ EQUATIONS = (
         "∂a_T/∂a_1 = Π_(t=2…T) w f'(z_t) = w^(T-1) Π_(t=2…T) f'(z_t) (for one unit, W_h=w)",
         r"\frac{\partial a_T}{\partial a_1} = \prod_{t=2}^{T} w f'(z_t) = w^{T-1} \prod_{t=2}^{T} f'(z_t)"
         r" \quad (\text{for one unit, } W_h=w)",
-        "(simple_rnn.13) for U = 1: the product vanishes or explodes with T as w f' is below or above 1.",
+        "(simple_rnn.13) for U = 1: the product vanishes or explodes with T as |w f'| stays well below or above 1.",
         (
             lambda s: _da_T_da_1(_one_unit(s))[0, 0],
             lambda s: np.prod(s.W_h[0, 0] * _df_dz(_one_unit(s))[1:]),

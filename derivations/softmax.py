@@ -38,6 +38,8 @@ import numpy as np
 
 from .notation import Equation, derivative, exp, zeros
 
+LETTERS = (("m", "the largest z"),)
+
 
 def forward(z):
     """Return the probabilities that belong to K numbers.
@@ -122,7 +124,7 @@ EQUATIONS = (
     ),
     Equation(
         "softmax.2",
-        "∂p[i]/∂z[k] = p[i] ∂log p[i]/∂z[k] = p[i] ([i=k] - p[k])",
+        "∂p[i]/∂z[k] = p[i] ∂(log p[i])/∂z[k] = p[i] ([i=k] - p[k])",
         r"\frac{\partial p_i}{\partial z_k} = p_i \frac{\partial \log p_i}{\partial z_k} = p_i ([i=k] - p_k)",
         "Since log p[i] is z[i] minus the log of the sum, whose derivative with respect to z[k] is p[k].",
         (

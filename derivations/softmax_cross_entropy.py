@@ -37,6 +37,8 @@ import numpy as np
 
 from .notation import Equation, derivative, exp, log, zeros
 
+LETTERS = (("m", "the largest z of a sample"),)
+
 
 def forward(z, labels):
     """Return the loss of a mini-batch.

@@ -11,14 +11,14 @@ changes nothing. S0 9.2 is right to demand that activation functions be differen
 
 Surrogates: no derivatives
 --------------------------
-Who wants to train through a step nevertheless replaces its slope in the backward pass by the slope of some
+Whoever wants to train through a step nevertheless replaces its slope in the backward pass by the slope of some
 smooth function r, and leaves the forward pass as it is. What comes out is NOT the derivative of the loss:
 finite differences of the loss, which are 0 almost everywhere, disagree with it, and must. It is a choice that
-often works, and it is made only by whoever names it; by default the gradient is the true one, 0. L(r) stands
+often works, and it is made only where a surrogate is named; by default the gradient is the true one, 0. L(r) stands
 for a loss in which r takes the place of the step behind the upstream gradient ∂L/∂a, which stays as it is.
 
     "straight-through"   r = z, a straight line: the gradient passes as if there were no step
-    "sigmoid"            r = σ(z) = 1 / (1 + exp(-z)): most near the jump, a little everywhere
+    "sigmoid"            r = 1 / (1 + exp(-z)): steep near the jump, a little slope everywhere
     "triangle"           r = a ramp from 0 to 1 of two parabolas, (1 + z)² / 2 for -1 < z < 0
                          and 1 - (1 - z)² / 2 for 0 < z < 1: its slope is a triangle
 
@@ -59,6 +59,11 @@ from types import SimpleNamespace
 import numpy as np
 
 from .notation import Equation, derivative, exp, positions, zeros
+
+LETTERS = (
+    ("r, L(r)", "function whose slope stands in for the step's; a loss with it in place of the step"),
+    ("e", "exp(-|z|)"),
+)
 
 SURROGATES = ("straight-through", "sigmoid", "triangle")
 
@@ -193,10 +198,10 @@ EQUATIONS = (
     ),
     Equation(
         "step.6",
-        "∂L(r)/∂z[k] = ∂L/∂a[k] σ(z[k]) (1 - σ(z[k])) = ∂L/∂a[k] e / (1 + e)² (sigmoid; e=exp(-|z[k]|))",
-        r"\frac{\partial L(r)}{\partial z_k} = \frac{\partial L}{\partial a_k}\, \sigma(z_k) (1 - \sigma(z_k))"
+        "∂L(r)/∂z[k] = ∂L/∂a[k] r[k] (1 - r[k]) = ∂L/∂a[k] e / (1 + e)² (sigmoid; e=exp(-|z[k]|))",
+        r"\frac{\partial L(r)}{\partial z_k} = \frac{\partial L}{\partial a_k}\, r_k (1 - r_k)"
         r" = \frac{\partial L}{\partial a_k}\, \frac{e}{(1 + e)^2} \quad (\text{sigmoid; } e = e^{-|z_k|})",
-        "By (sigmoid.3); the last form never overflows and is the same for z and -z. Not the derivative.",
+        "By (sigmoid.3), where r is called a; the last form never overflows and is even in z. Not the derivative.",
         (
             lambda s: _gradient(s, "sigmoid"),
             lambda s: s.dL_da * _sigmoid(s.z) * (1 - _sigmoid(s.z)),

@@ -27,6 +27,8 @@ import numpy as np
 
 from .notation import Equation, derivative, positions, tanh, zeros
 
+LETTERS = (("e", "Euler's number, exp(1)"),)
+
 
 def forward(z):
     """Return a = tanh(z), element by element.

@@ -2,14 +2,15 @@
 
 Pooling makes images smaller; a network that answers pixel by pixel must make them larger again. There is
 nothing to learn. Every output pixel is a weighted mean of input pixels, and the weights of its rows and of its
-columns can be found one after the other: u[h,a] says how much row a of the input counts in row h of the
+columns can be found independently: u[h,a] says how much row a of the input counts in row h of the
 output, and v[q,b] the same for columns. Two methods differ in these weights alone.
 
 - nearest: the output is s x s copies of every pixel.
-- bilinear: pixels are squares whose values sit in their centres, pixel a at a + 1/2. Seen from the input, the
-  centre of output row h lies at y, (upsample2d.3), mostly between two rows, and of these the nearer one counts
-  more. Beyond the outermost centres there is nothing to interpolate, so y is clamped, and the border's value
-  is repeated. This is what PyTorch calls ``align_corners=False``, and Keras does the same.
+- bilinear: pixels are squares whose values sit in their centres, that of row a at a + 1/2.
+  Counted in rows of the input, from the centre of its first row, the centre of output row h lies
+  at y, (upsample2d.3), mostly between two rows, and of these the nearer one counts more. Beyond
+  the outermost centres there is nothing to interpolate, so y is clamped, and the border's value
+  is repeated. This is what PyTorch calls "align_corners=False", and Keras does the same.
 
 Backward, each input pixel collects the gradients of all output pixels in which it occurs, with the same
 weights: the transposed matrices. Since the weights of each output pixel add up to 1, a constant image stays
@@ -20,7 +21,7 @@ v follows from the equations of u with W for H, and q, b for h, a. ⌊y⌋ is th
 
 Sources
 -------
-The notes have the word alone: S0 "Buzzword List" names fully convolutional networks. Those need upsampling: J.
+The notes do not describe it: S0 "Buzzword List" names fully convolutional networks, and those need upsampling. J.
 Long, E. Shelhamer, T. Darrell, "Fully Convolutional Networks for Semantic Segmentation", 2015.
 
 Worked example
@@ -38,7 +39,8 @@ One row of two pixels, twice as wide. The centres lie at -1/4 (clamped to 0), 1/
 >>> row = np.array([[[1, 5]]], dtype=object)
 >>> forward(row, scale=(1, 2), method="bilinear").astype(float).tolist()
 [[[1.0, 2.0, 4.0, 5.0]]]
->>> (dL_dx,) = backward(np.array([[[1, 10, 100, 1000]]], dtype=object), row, scale=(1, 2), method="bilinear")
+>>> dL_dz = np.array([[[1, 10, 100, 1000]]], dtype=object)
+>>> (dL_dx,) = backward(dL_dz, row, scale=(1, 2), method="bilinear")
 >>> dL_dx.astype(float).tolist()
 [[[33.5, 1077.5]]]
 
@@ -54,9 +56,15 @@ import numpy as np
 
 from .notation import Equation, derivative, pair, positions, zeros
 
+LETTERS = (
+    ("s", "scale: how many times as many rows (columns) z has"),
+    ("u, v", "how much a row (a column) of x counts in a row (a column) of z"),
+    ("y", "centre of row h of z, in rows of x from the centre of the first one on"),
+)
+
 
 def weights(h, n, s, method):
-    """Return the pairs (a, u[h,a]) for a line of n pixels, without those whose u is 0; exact numbers."""
+    """Return the pairs (a, u[h,a]) for a line of n pixels, where u is not 0; exact numbers."""
     if method == "nearest":
         return [(h // s, 1)]  # (upsample2d.2)
     if method != "bilinear":
@@ -202,7 +210,7 @@ EQUATIONS = (
         "upsample2d.3",
         "y = (h + 1/2) / s - 1/2 = (2 h + 1 - s) / (2 s)",
         r"y = \frac{h + \frac12}{s} - \frac12 = \frac{2h + 1 - s}{2s}",
-        "Bilinear: a centre at h + 1/2 is at (h + 1/2) / s in the input, where row a has its own at a + 1/2.",
+        "Bilinear: a centre at h + 1/2 is at (h + 1/2) / s in the input; y counts from the centre of row 0, at 1/2.",
         (
             lambda s: np.interp(np.arange(S_H * H) + 0.5, [0, S_H * H], [-0.5, H - 0.5]),
             lambda s: _y(H, S_H),

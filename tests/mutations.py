@@ -56,10 +56,10 @@ class Mutation:
         return ".".join(("handgrad", "engine", *PurePosixPath(self.file).with_suffix("").parts))
 
     @property
-    def tests(self) -> list[str]:
+    def tests(self) -> tuple[str, ...]:
         """The tests that must notice, from the root of the repository."""
         folder, _, name = self.file.rpartition("/")
-        return [f"tests/{test}" for test in (self.seen_by or f"{folder or 'engine'}/test_{name}").split()]
+        return tuple(f"tests/{test}" for test in (self.seen_by or f"{folder or 'engine'}/test_{name}").split())
 
     def planted_in(self, text: str) -> str:
         """Return the file's text with the bug in it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -88,6 +89,10 @@ def test_lines_of_code_are_those_that_carry_the_number():
         ("relu", ["a", "z", "[A]"], ["H, W; a, b", "W, b"]),
         ("softmax", ["p, t"], ["f, s, p, d"]),
         ("flatten", ["H, W; a, b", "C, c"], ["W, b", "a"]),
+        ("global_avgpool2d", ["H, W; a, b", "C, c"], ["W, b", "a"]),
+        ("batch_norm", ["n, k", "γ, β", "[A]"], ["N, n", "K, k"]),
+        ("local_response_norm", ["k, α, β", "d"], ["α", "f, s, p, d", "C, c"]),
+        ("simple_rnn", ["t, T", "f, f'"], ["p, t", "f, s, p, d", "i, j"]),
         ("sgd", ["θ, g", "α", "L"], ["p, t", "C, c"]),
         ("adam", ["θ, g", "α"], ["p, t", "i, j"]),
     ],
@@ -96,6 +101,15 @@ def test_only_the_letters_that_occur_are_explained(name, present, absent):
     letters = {head for head, _ in derive.describe(name)["letters"]}
     assert set(present) <= letters
     assert not letters & set(absent)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_letter_is_explained(name):
+    described = derive.describe(name)
+    heads = " ".join(head for head, _ in described["letters"])
+    for equation in described["equations"]:
+        letters = {word for word in re.findall("[A-Za-zΑ-ω]+", equation["text"]) if len(word) == 1} - set("ΣΠ")
+        assert letters <= set(re.findall("[A-Za-zΑ-ω]", heads)), equation["tag"]
 
 
 def test_json_is_one_object(capsys):
@@ -158,6 +172,7 @@ def test_an_unknown_name_is_one_line_with_the_nearest(capsys, asked, near):
     [
         ("∂L/∂θ = Σ_k g[k]²", "dL/dtheta = sum_k g[k]^2"),
         ("θ - αg β1^t", "theta - alpha g beta1^t"),
+        ("Π_m x[m]", "prod_m x[m]"),
         ("√v_hat + ε ≥ 4⁻¹⁰", "sqrt(v_hat) + epsilon >= 4^-10"),
         ("Wᵀ x · y … é", "W^T x * y ... e"),
     ],

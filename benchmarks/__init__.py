@@ -1,0 +1,1 @@
+"""handgrad beside its peers: interleaved measurements in one run, as ratios."""

@@ -1,0 +1,74 @@
+"""The machine: its name, the peak of its multiply-adds, and how much of it others are using."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from ..engine.backend import LANES, kernel, registers
+from ..engine.workers import Workers
+
+ROWS = 10  # independent sums, enough to hide the latency of a multiply-add, and fitting 16 registers of 8 floats
+PEAK_TILE = ROWS * LANES // 2
+HALF = LANES // 2
+NOISE = 0.08  # share of one core that others may use during a measurement
+TRIES = 6
+
+
+@kernel
+def _multiply_add(out, turns, x, y):
+    """Ten rows of half a lane block, each a = a x + y as often as wanted, in registers."""
+    acc = registers((ROWS, HALF), PEAK_TILE, out)
+    for v in range(HALF):
+        for t in range(ROWS):
+            acc[t, v] = out[v]
+    for _ in range(turns):
+        for v in range(HALF):
+            for t in range(ROWS):
+                acc[t, v] = acc[t, v] * x + y
+    for v in range(HALF):
+        for t in range(ROWS):
+            out[v] += acc[t, v]
+
+
+def peak_gflops(threads: int, turns: int = 2_000_000) -> float:
+    """Return the multiply-adds that all threads together reach in registers, in GFLOP/s, two operations each."""
+    workers, outs = Workers(threads), [np.ones(LANES, np.float32) for _ in range(threads)]
+    x, y = np.float32(0.999), np.float32(1e-3)
+    workers.run(lambda rank: _multiply_add(outs[rank], 10, x, y))
+    best = 0.0
+    for _ in range(5):
+        start = time.perf_counter()
+        workers.run(lambda rank: _multiply_add(outs[rank], turns, x, y))
+        best = max(best, 2 * PEAK_TILE * turns * threads / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+def busy_seconds() -> float:
+    """Return the seconds that all cores together have been busy since the machine started; 0 where nobody says so."""
+    try:
+        with open("/proc/stat", encoding="ascii") as file:
+            user, nice, system, _, _, irq, softirq, steal = map(int, file.readline().split()[1:9])
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + irq + softirq + steal) / 100
+
+
+def quietly(measure: Callable[[], float]) -> tuple[float, int]:
+    """Return a measurement during which nobody else used the machine, and how many were rejected before it.
+
+    After TRIES attempts the one with the least noise is taken.
+    """
+    attempts = []
+    for _ in range(TRIES):
+        busy, own, start = busy_seconds(), time.process_time(), time.perf_counter()
+        value = measure()
+        seconds = time.perf_counter() - start
+        others = (busy_seconds() - busy - (time.process_time() - own)) / seconds if busy else 0.0
+        attempts.append((others, value))
+        if others < NOISE + 0.015 / seconds:  # the clock of the operating system ticks every 10 ms
+            return value, len(attempts) - 1
+        time.sleep(0.2)
+    return min(attempts)[1], TRIES
