@@ -35,6 +35,7 @@ SHORT = {
     "rnn": "simple_rnn",
     "lrn": "local_response_norm",
     "deconvolution": "conv_transpose2d",
+    "globalaveragepool": "global_avgpool2d",
 }
 EXAMPLES = ("Worked example", "Worked examples")
 LAST = ("Sources", "References")
@@ -82,9 +83,7 @@ def find(asked: str) -> str:
     ConfigurationError
         When it means none, or several.
     """
-    known = names()
-    keys = {short: name for name in known for short in (_squeeze(name), _squeeze(name).removesuffix("2d"))}
-    keys |= {short: name for short, name in SHORT.items() if name in known}
+    known, keys = names(), meanings()
     wanted = _squeeze(asked)
     if wanted in keys:
         return keys[wanted]
@@ -97,6 +96,18 @@ def find(asked: str) -> str:
         expected=f"one of {', '.join(known)}",
         remedy=f"did you mean {' or '.join(near)}?" if near else "",
     )
+
+
+def meanings() -> dict[str, str]:
+    """Return every name and short name without case and blanks, and the module that it means exactly."""
+    known = names()
+    keys = {short: name for name in known for short in (_squeeze(name), _squeeze(name).removesuffix("2d"))}
+    return keys | {short: name for short, name in SHORT.items() if name in known}
+
+
+def meant(asked: str) -> str | None:
+    """Return the module that a name means exactly, or None."""
+    return meanings().get(_squeeze(asked))
 
 
 def _squeeze(name: str) -> str:

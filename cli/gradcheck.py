@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,10 @@ import numpy as np
 
 from . import losses, runs
 from .console import json_option, note, print_json, table
+from .derive import meant
 from .options import device_option, one_text, parse_shape, resolve_device
+
+TYPED = click.core.ParameterSource.COMMANDLINE
 
 
 @click.command(short_help="Compare all gradients of a layer, a loss or a network.")
@@ -35,7 +37,9 @@ from .options import device_option, one_text, parse_shape, resolve_device
 @click.option("--parameter", help="What --sweep perturbs.  [default: the first parameter, else the input]")
 @device_option
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
     subject: tuple[str, ...],
     everything: bool,
     input_shape: str,
@@ -76,13 +80,18 @@ def command(
             expected="a MODEL, a LAYER, or --all",
             remedy="try: handgrad gradcheck conv2d",
         )
-    named = {re.sub("[^a-z0-9]", "", name): name for name in CASES}
-    asked = named.get(re.sub("[^a-z0-9]", "", asked.lower()), asked) if asked else None  # BatchNorm is batch_norm
+    layer = meant(asked) if asked else None  # BatchNorm is batch_norm, mse is mean_squared_error
+    asked = layer if layer in CASES else asked
     if sweep:
         return _sweep(asked, parameter, input_shape, classes, samples, seed, sweep, as_json)
     if parameter:
         raise ConfigurationError("--parameter", expected="--sweep FILE with it")
     if everything or asked in CASES:
+        given = [name for name in ("input_shape", "classes", "samples") if context.get_parameter_source(name) is TYPED]
+        if given:
+            raise ConfigurationError(
+                f"--{given[0].replace('_', '-')}", expected="a MODEL with it; a LAYER has its own configurations"
+            )
         names = list(CASES) if everything else [asked]
         return check_layers(names, seed=seed, h=h, elements=count, as_json=as_json)
     return check_model(asked, parse_shape(input_shape), classes, samples, seed, h, count, as_json)
@@ -122,7 +131,8 @@ def check_layers(names: list[str], *, seed: int, h: float, elements: int | None,
         rows = [row for result in results for row in result.rows]
         wrong = [f"{result.subject} ({result.title})" if result.title else result.subject for result in results
                  if not result.ok]  # fmt: skip
-        click.echo(f"{_verdict(rows)} in {len(results)} configurations; {_meaning(exact)}; {seconds:.1f} s")
+        many = f"{len(results)} configuration{'s' * (len(results) > 1)}"
+        click.echo(f"{_verdict(rows)} in {many}; {_meaning(exact)}; {seconds:.1f} s")
         if wrong:
             click.echo(f"not ok: {', '.join(wrong)}")
     return 0 if ok else 1
@@ -147,7 +157,6 @@ def check_model(model, input_shape, classes, samples, seed, h, elements, as_json
     check = GradientCheck(network, loss, [x], labels, training=True, h=h)
     rows = list(check.run(elements, seed))
     ok = all(row.verdict in ("ok", "surrogate") for row in rows)
-    unknown = [row.name for row in rows if row.verdict in ("kink", "rounding")]
     seconds = time.perf_counter() - started
     if as_json:
         print_json(
@@ -167,8 +176,10 @@ def check_model(model, input_shape, classes, samples, seed, h, elements, as_json
     else:
         click.echo(render(rows))
         verdict = _verdict(rows)
-        if unknown:
-            verdict += f", {', '.join(unknown)} could not be compared (try another --seed, or a smaller --h)"
+        for reason, remedy in (("kink", "a smaller --h"), ("rounding", "a larger --h")):
+            lost = [row.name for row in rows if row.verdict == reason]
+            if lost:
+                verdict += f", {', '.join(lost)} could not be compared for {reason} (try another --seed, or {remedy})"
         click.echo(f"\n{verdict}; {_meaning(False)}; L = {check.L:.6f}; {seconds:.1f} s")
     return 0 if ok else 1
 

@@ -30,10 +30,14 @@ def why_not(network, images: np.ndarray, labels: np.ndarray, class_names: list[s
 
     if not draws_straight_lines(network):
         return None
-    points = images.reshape(len(images), -1)
-    sets = [np.unique(points[labels == k], axis=0) for k in range(len(class_names))]
-    if sum(map(len, sets)) > LARGEST or not all(map(len, sets)):
+    sets: list[dict[bytes, np.ndarray]] = [{} for _ in class_names]
+    for point, label in zip(images.reshape(len(images), -1), labels, strict=True):
+        sets[label][point.tobytes()] = point
+        if sum(map(len, sets)) > LARGEST:  # too many to prove anything about
+            return None
+    if not all(sets):
         return None
+    sets = [np.array(list(points.values())) for points in sets]
     for (one, first), (other, second) in combinations(zip(class_names, sets, strict=True), 2):
         common = common_point(first, second)
         if common is not None:
@@ -42,19 +46,21 @@ def why_not(network, images: np.ndarray, labels: np.ndarray, class_names: list[s
                 f"no straight line separates class {one} from class {other}: {_point(common.point)} lies between "
                 f"samples of class {one}, {mixtures[0]}, and between samples of class {other}, {mixtures[1]}. "
                 "Neurons without a hidden layer before them draw straight lines only, so no training can teach them "
-                'this; put a hidden layer before: "dense 4 > tanh > dense 2"'
+                f'this; put a hidden layer before: "dense 4 > tanh > dense {len(class_names)}"'
             )
     return None
 
 
 def units_alike(network) -> str | None:
-    """Return which hidden layers have units that all have the same weights after training, and why, or None."""
-    alike = []
+    """Return which hidden layers have units that are all the same after training, and why, or None."""
+    layers: dict[str, list[np.ndarray]] = {}
     for name, array in network.parameters.items():
-        layer, _, part = name.rpartition(".")
-        hidden = network.nodes[layer] not in network.outputs and part in ("W", "W_x") and len(array) > 1
-        if hidden and (array == array[:1]).all():
-            alike.append(layer)
+        layers.setdefault(name.rpartition(".")[0], []).append(array)
+    alike = [
+        name
+        for name, arrays in list(layers.items())[:-1]  # the last one with parameters computes the outputs
+        if any(a.ndim > 1 for a in arrays) and len(arrays[0]) > 1 and all((a == a[:1]).all() for a in arrays)
+    ]
     if not alike:
         return None
     return (

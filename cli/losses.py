@@ -74,7 +74,7 @@ def describe(loss) -> str:
 
 
 def probabilities(network, z: np.ndarray) -> np.ndarray:
-    """Return the outputs (N, K) of a network as they are where they lie between 0 and 1, else their softmax.
+    """Return the outputs (N, K) of a network that ends with softmax, sigmoid or step as they are, else their softmax.
 
     The softmax comes from the literal code of its derivation.
     """
@@ -85,11 +85,17 @@ def probabilities(network, z: np.ndarray) -> np.ndarray:
     return np.array([softmax.forward(row.astype(object)).astype(float) for row in z])
 
 
+def decided(outputs: np.ndarray) -> int | None:
+    """Return the class with the largest of K outputs, or None where two are largest or one is no number."""
+    best = int(np.argmax(outputs))
+    return best if np.isfinite(outputs).all() and (outputs == outputs[best]).sum() == 1 else None
+
+
 def with_perceptron_rule(model: str) -> tuple[str, str | None]:
     """Return a text that can be trained, and a note where that is another one than the user wrote.
 
-    A network whose only step is the last layer is trained by the perceptron rule, which is the chain rule with the
-    slope of the step replaced by 1: a declared surrogate, written into the text. Steps further inside stay as they are.
+    The slope of a step at the end is taken as 1, a declared surrogate that is written into the text; the chain rule
+    then gives the perceptron rule. Steps further inside stay as they are.
     """
     from ..engine.models.text import pieces_of
 
@@ -100,6 +106,7 @@ def with_perceptron_rule(model: str) -> tuple[str, str | None]:
         return model, None
     text = " > ".join([*pieces[:-1], f"step {SURROGATE}"])
     return text, (
-        "the derivative of a step is 0 everywhere, so no gradient would reach the weights (step.2); training by the "
-        f"perceptron rule w += α (t - a) x instead, which takes the slope as 1: the surrogate {SURROGATE}"
+        "the derivative of a step is 0 everywhere, so no gradient would reach the weights (step.2); the slope of the "
+        f"last step is taken as 1 instead, the surrogate {SURROGATE}: plain gradient descent on the perceptron's loss "
+        "is then the perceptron rule w += α (t - a) x"
     )

@@ -53,6 +53,7 @@ def command(
     else:
         for result in results:
             best = ", ".join(f"{name} {p:.1%}" for name, p in list(result["probabilities"].items())[:top])
+            best = best if result["class"] else f"undecided: {best}"
             click.echo(f"{result['image']}: {best}" + (" (black and white swapped)" if result["inverted"] else ""))
     for error in failures:
         note(f"handgrad: {error}")
@@ -68,12 +69,12 @@ def _classify(config, network, pictures: dict) -> list[dict[str, object]]:
     every = losses.probabilities(network, network.predict(feed.inputs(np.arange(len(pixels)), network.dtype)))
     results = []
     for (path, (_, inverted)), p in zip(pictures.items(), every, strict=True):
-        order = np.argsort(-p)
+        order, best = np.argsort(-p, kind="stable"), losses.decided(p)
         results.append(
             {
                 "image": path,
                 "inverted": inverted,
-                "class": config.class_names[order[0]],
+                "class": None if best is None else config.class_names[best],
                 "probability": p[order[0]],
                 "probabilities": {config.class_names[k]: p[k] for k in order},
             }

@@ -165,6 +165,9 @@ def read_config(folder: Path) -> Config:
             ("class_names", list),
             ("input_shape", list),
             ("scale", list),
+            ("shift", list),
+            ("optimizer_settings", dict),
+            *((name, int) for name in ("epochs", "batch_size", "seed", "threads", "validation")),
         ):
             if not isinstance(getattr(config, name), kind):
                 raise TypeError(f"{name} is {getattr(config, name)!r}")

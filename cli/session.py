@@ -31,7 +31,7 @@ class Session:
         from ..engine.models.build import build
         from ..engine.training import Training
 
-        self.config, self.splits = config, splits
+        self.config, self.splits, self._train = config, splits, train
         self.network = build(
             config.model,
             tuple(config.input_shape),
@@ -111,9 +111,9 @@ class Session:
     def _finish_epoch(self, silent: bool) -> None:
         at = self.training.progress
         self.write("metrics.jsonl", "\n".join(json.dumps(entry) for entry in at.history))
-        self.save("last.npz")
         if at.best_epoch == at.epoch:
-            self.save("best.npz")
+            self.save("best.npz")  # first: whoever finds an epoch in last.npz must find its best.npz too
+        self.save("last.npz")
         if not silent:
             e = at.history[-1]
             click.echo(
@@ -186,7 +186,7 @@ class Session:
 
     def _limit(self) -> str | None:
         """Return why this network cannot learn its training samples, where that can be proven."""
-        train = self.splits.train
+        train = self._train
         reasons = [units_alike(self.network), why_not(self.network, train.images, train.labels, list(train.classes))]
         return "; ".join(reason for reason in reasons if reason) or None
 

@@ -224,14 +224,14 @@ def words(layer: Layer) -> str:
     for key in ("features", "units", "rate", "shape", "scale", "slope"):
         value = settings.pop(key, None)
         if value is not None:
-            parts.append(_sizes(value) if isinstance(value, tuple) else f"{value:g}")
+            parts.append(_short(value) if isinstance(value, float) else _sizes(value))
     usual = USUAL | {"stride": (1, 1) if filters else size}
     for key, value in settings.items():
         if value is True:
             parts.append(key.replace("_", " "))
         elif isinstance(value, str) and value != usual.get(key):
             parts.append(value)
-        elif value not in (None, False) and value != usual.get(key):
+        elif value is not None and value is not False and value != usual.get(key):
             parts.append(f"pad {_padding(value)}" if key == "padding" else f"{key.replace('_', ' ')} {_short(value)}")
     return " ".join(parts)
 

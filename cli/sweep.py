@@ -53,6 +53,10 @@ def sweep(checks: list, parameter: str | None, seed: int) -> dict[str, Curve]:
         name = next(iter(check.kernel)) if parameter is None else parameter
         if name not in check.kernel:
             raise ConfigurationError(f"--parameter {name}", expected=f"one of {', '.join(check.kernel)}")
+        if check.meets_surrogate(name):
+            raise ConfigurationError(
+                f"--parameter {name}", got="a declared surrogate before the loss", expected="a true derivative"
+            )
         gradient = check.kernel[name]
         scale, rng = np.abs(gradient).max(), np.random.default_rng(seed)
         if scale == 0:

@@ -85,9 +85,9 @@ def command(
     click.echo(f"{folder}, {checkpoint} checkpoint: {part} sample {numbers} of {data_name or config.data}")
     click.echo(f"model: {config.model}")
     for n, sample in enumerate(chosen):
-        label, best = int(trace.target[n]), int(p[n].argmax())
-        names = config.class_names
-        click.echo(f"sample {sample}: label {names[label]}, predicted {names[best]} ({p[n, best]:.2%})")
+        best, names = losses.decided(p[n]), config.class_names
+        said = "undecided" if best is None else f"predicted {names[best]} ({p[n, best]:.2%})"
+        click.echo(f"sample {sample}: label {names[int(trace.target[n])]}, {said}")
     click.echo(
         f"L = {trace.L:.9f}; everything in float64; difference quotients with h = {trace.h:g}, which rounding makes "
         f"uncertain by about {trace.rounding:.0e}"
@@ -190,9 +190,9 @@ def _print_loss(trace, chosen, p, class_names) -> None:
     click.echo(click.style(f"== loss: {type(trace.loss).__name__}, L = {trace.L:.9f}", bold=True))
     for tag, text in (*trace.loss_forward, *trace.loss_backward):
         _print_equation(tag, text)
-    z, name = trace.array(trace.network.outputs[0].name)[0], "loss alone"
-    if "cross_entropy" in trace.loss.kind and trace.loss.kind != "binary_cross_entropy":
-        name = "-log p[label]"
+    z, last = trace.array(trace.network.outputs[0].name)[0], trace.network.outputs[0].layer.kind
+    inside = trace.loss.kind == "softmax_cross_entropy" and last not in ("softmax", "sigmoid", "step")
+    name = "-log p[label]" if inside or trace.loss.kind == "cross_entropy" else "its loss"
     for n, sample in enumerate(chosen):
         label = int(trace.target[n])
         target = trace.loss.check_target(trace.target[n : n + 1], (1, *z.shape[1:]))

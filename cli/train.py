@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import __version__
 from ..engine.checks import ConfigurationError, DataError
+from ..engine.initializers import BY_NAME
 from . import losses, runs
 from .console import json_option, note
 from .options import data_options, device_option, one_text, resolve_device, threads_option
@@ -20,7 +21,6 @@ from .session import Session
 
 LEARNING_RATES = {"adam": 0.003, "momentum": 0.01, "sgd": 0.05}
 EPOCHS, BATCH_SIZE = 3, 64
-INITIALIZERS = ("he", "xavier", "small", "zeros")
 TOY_EPOCHS, TOY_RATE = 20, 10  # a net of a few neurons takes more epochs, and bears rates so many times as high
 
 
@@ -36,7 +36,7 @@ TOY_EPOCHS, TOY_RATE = 20, 10  # a net of a few neurons takes more epochs, and b
     "--batch-size", type=click.IntRange(min=1), help=f"Samples per step.  [default: {BATCH_SIZE}; perceptron 1]"
 )
 @click.option("--loss", type=click.Choice(losses.NAMES), help="[default: by the last layer]")
-@click.option("--init", type=click.Choice(INITIALIZERS), help="How weights start.  [default: by layer, he for most]")
+@click.option("--init", type=click.Choice(list(BY_NAME)), help="How weights start.  [default: by layer, he for most]")
 @click.option("--optimizer", type=click.Choice(runs.OPTIMIZERS), help="[default: adam; sgd for the perceptron]")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), help="Learning rate.  [default: by optimizer]")
 @click.option("--schedule", type=click.Choice(runs.SCHEDULES), help="How the rate falls.  [default: cosine]")
@@ -61,9 +61,10 @@ def command(
     A text is a chain of layers with > between them, in quotes: "conv 6@5x5 same > relu > maxpool 2 > dense 10". Layers
     are conv FILTERS@SIZE, convtranspose FILTERS@SIZE, maxpool SIZE, avgpool SIZE, globalavgpool, globalmaxpool,
     upsample SIZE, dense FEATURES, rnn UNITS, reshape SIZES, flatten, batchnorm, lrn SIZE, dropout RATE, relu,
-    leakyrelu, sigmoid, tanh, step, linear, softmax and logsoftmax; behind a size stand same, valid, pad N, stride N,
-    dilation N, groups N. The loss is the cross entropy of the softmax of the last layer's values, unless that layer
-    is softmax (cross entropy), sigmoid (binary cross entropy) or step (the perceptron rule), or --loss says otherwise.
+    leakyrelu, sigmoid, tanh, step, linear, softmax and logsoftmax; behind the size of a window stand same, valid,
+    pad N or stride N, of a kernel also dilation N or groups N; the README has every word. The loss is the cross entropy
+    of the softmax of the last layer's values, unless that layer is softmax (cross entropy), sigmoid (binary cross
+    entropy) or step (the perceptron rule), or --loss says otherwise.
 
     A part of the training images is kept for validation; the test images are read once, at the end, with the parameters
     of the best epoch. Ctrl-C saves a checkpoint; --resume continues from it, bit for bit as if nothing had happened.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DIFFERENCE_LIMIT = 1e-6  # central differences with h = 1e-6: rounding 1e-10 / h against gradients of about 0.01
+DIFFERENCE_LIMIT = 1e-6  # central differences with h = 1e-6: rounding 1e-16 / h against gradients of about 0.01
 LITERAL_LIMIT = 1e-10  # two orders of the same sums in float64
 FLOOR = 1e-3  # a wrong gradient of 1e-13 times the network's largest is still seen by the literal code
 SYMBOLIC_LIMIT = 1e-10  # sums in float64 against 30 digits
@@ -51,6 +51,9 @@ class Agreement:
         Elements compared with finite differences, and elements left out because they lie on a kink.
     rounding : float
         What rounding can do to a difference quotient, 4 ε max(1, |L|, |z|) / h, divided by the scale of the array.
+    vanishes : bool
+        Whether all of the array is less than FLOOR times the network's largest gradient: then rounding is all that a
+        difference quotient can be expected to see.
     surrogate : bool
         Whether a declared surrogate stands in the way of finite differences and exact derivatives.
     """
@@ -62,6 +65,7 @@ class Agreement:
     checked: int = 0
     kinks: int = 0
     rounding: float = 0.0
+    vanishes: bool = False
     surrogate: bool = False
 
     @property
@@ -70,17 +74,12 @@ class Agreement:
         if not self.views["literal"].relative < LITERAL_LIMIT:
             return "FAIL"
         off = "symbolic" in self.views and not self.views["symbolic"].relative < SYMBOLIC_LIMIT
-        if "difference" in self.views:
-            if self.checked == 0:
-                return "kink"
-            error = self.views["difference"].relative
-            if not error < DIFFERENCE_LIMIT + self.rounding:
-                off = True
-            elif not off and not error < DIFFERENCE_LIMIT:
-                return "rounding"
-        if off:
+        error = self.views["difference"].relative if self.checked else 0.0
+        if off or not error < DIFFERENCE_LIMIT + self.rounding:
             return "surrogate" if self.surrogate else "FAIL"
-        return "ok"
+        if "difference" in self.views and self.checked == 0:
+            return "kink"
+        return "ok" if error < DIFFERENCE_LIMIT or self.vanishes else "rounding"
 
 
 def largest(array: np.ndarray) -> float:
@@ -89,9 +88,15 @@ def largest(array: np.ndarray) -> float:
 
 
 def compare(kernel: np.ndarray, other: np.ndarray, floor: float = 0.0) -> Comparison:
-    """Return the largest error, relative to the largest number of both or to a floor; one NaN is the worst."""
-    scale = max(largest(kernel), largest(other), floor, np.finfo(np.float64).tiny)
-    with np.errstate(invalid="ignore"):
-        off = np.where(kernel == other, 0.0, np.abs(kernel - other))
-    place = tuple(int(i) for i in np.unravel_index(int(np.nan_to_num(off, nan=np.inf).argmax()), off.shape))
+    """Return the largest error, relative to the largest number of both or to a floor; NaN where one is not finite."""
+    scale = np.max([largest(kernel), largest(other), floor, np.finfo(np.float64).tiny])  # NaN if one of them is
+    if not np.isfinite(scale):  # what is infinite or no number agrees with nothing
+        return Comparison(float("nan"), float("nan"), _first_not_finite(kernel, other))
+    off = np.abs(kernel - other)
+    place = tuple(int(i) for i in np.unravel_index(int(off.argmax()), off.shape))
     return Comparison(float(off[place]), float(off[place] / scale), place)
+
+
+def _first_not_finite(*arrays: np.ndarray) -> tuple[int, ...]:
+    wrong = ~np.isfinite(arrays[0]) | ~np.isfinite(arrays[1])
+    return tuple(int(i) for i in np.unravel_index(int(wrong.argmax()), wrong.shape))

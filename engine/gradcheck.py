@@ -127,10 +127,12 @@ class GradientCheck:
                 checked,
                 len(flat) - checked,
                 float(self.rounding / max(largest(kernel), floor, np.finfo(np.float64).tiny)),
-                self._meets_surrogate(name),
+                largest(kernel) < floor,
+                self.meets_surrogate(name),
             )
 
-    def _meets_surrogate(self, name: str) -> bool:
+    def meets_surrogate(self, name: str) -> bool:
+        """Return whether a declared surrogate lies between a parameter or input and the loss."""
         including = name not in self.network.nodes
         start = name.rpartition(".")[0] if including else name
         return any(layer.is_surrogate for _, layer in self._readers(start, including))

@@ -1,6 +1,6 @@
 """Sums of gradients that must come out whatever the numbers are: properties that finite differences cannot replace.
 
-Floor 4. Each is a consequence of the layer's equations; an error that two views share does not escape it.
+Floor 4. Each is a consequence of the layer's equations, so that some errors that two views share do not escape it.
 """
 
 from __future__ import annotations

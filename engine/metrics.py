@@ -61,20 +61,21 @@ class Evaluation:
 
 @kernel
 def predicted_classes(z, classes):
-    """Fill the index of the largest of the K outputs of each sample, or -1 where two are largest.
+    """Fill the index of the largest of the K outputs of each sample, or -1 where two are largest or one is no number.
 
     z (blocks, K, LANES), classes (blocks, LANES).
     """
     blocks, K, lanes = z.shape
     for n in range(blocks):
         for v in range(lanes):
-            best, ties = 0, False
+            best, ties, wrong = 0, False, z[n, 0, v] != z[n, 0, v]
             for k in range(1, K):
+                wrong |= z[n, k, v] != z[n, k, v]
                 if z[n, k, v] > z[n, best, v]:
                     best, ties = k, False
                 elif z[n, k, v] == z[n, best, v]:
                     ties = True
-            classes[n, v] = -1 if ties else best
+            classes[n, v] = -1 if ties or wrong else best
 
 
 def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) -> Evaluation:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class NamedArrays(Mapping):
-    """Read-only mapping from names to arrays that live elsewhere; assigning to a name copies into its array.
+    """Mapping from fixed names to arrays that live elsewhere; assigning to a name copies into its array.
 
     Parameters
     ----------

@@ -204,6 +204,8 @@ class Network:
             When the samples do not have the shape of the input.
         """
         arrays = self._check_arrays([x] if self._single_input else list(x), self.inputs, "input")
+        if training:
+            self.check_samples(len(arrays[0]))
         current = self.pass_for(len(arrays[0]))
         for node, array in zip(self.inputs, arrays, strict=True):
             current.load(node.name, array)
@@ -215,6 +217,12 @@ class Network:
         self.last_pass = current
         z = [current.value(node.name) for node in self.outputs]
         return z[0] if self._single_output else z
+
+    def check_samples(self, samples: int) -> None:
+        """Raise a ShapeError when a layer cannot be trained on mini-batches of so few samples."""
+        for node in self.nodes.values():
+            if node.layer is not None:
+                node.layer.check_samples(samples)
 
     def backward(self, dL_dz):
         """Compute all gradients of the last forward pass, at the parameters that it used.

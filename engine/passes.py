@@ -181,16 +181,8 @@ class Pass:
             pack(dL_dz[part.first_sample : part.first_sample + part.samples], part.seeds[position])
 
     def prepare(self, training: bool, draw: int) -> None:
-        """Tell every layer whether this is training, and which random numbers are its own.
-
-        Raises
-        ------
-        ShapeError
-            When a layer cannot be trained on so few samples.
-        """
+        """Tell every layer whether this is training, and which random numbers are its own."""
         for name, layer in self.steps:
-            if training:
-                layer.check_samples(self.samples)
             key = self.network.draw_key(name, draw) if training and layer.random else 0
             for part in self.active:
                 part.shares[name].training, part.shares[name].draw = training, key

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LARGEST = 400  # points of both sets; the method takes the cube of their number
-LIMIT = 1e-9  # of the squared distance, for points of size 1
+LIMIT = 1e-10  # of a distance, where every coordinate is scaled to an extent of 1
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,21 @@ def common_point(first: np.ndarray, second: np.ndarray) -> CommonPoint | None:
     """
     first, second = (np.unique(np.asarray(points, dtype=np.float64), axis=0) for points in (first, second))
     every = np.concatenate([first, second])
-    centre, size = every.mean(axis=0), max(float(np.abs(every - every.mean(axis=0)).max()), np.finfo(float).tiny)
+    centre = every.mean(axis=0)
+    extent = np.abs(every - centre).max(axis=0)
+    size = np.where(extent > 0, extent, 1)  # scaling a coordinate changes nothing about lines between the sets
     n, m = len(first), len(second)
     A = np.zeros((every.shape[1] + 2, n + m))
-    A[:-2, :n], A[:-2, n:] = (first - centre).T / size, -(second - centre).T / size
+    A[:-2, :n], A[:-2, n:] = ((first - centre) / size).T, -((second - centre) / size).T
     A[-2, :n], A[-1, n:] = 1, 1
     target = np.zeros(len(A))
     target[-2:] = 1
     weights = _non_negative_least_squares(A, target)
     left_over = A @ weights - target
-    if left_over @ left_over > LIMIT:
+    if np.abs(left_over).max() > LIMIT:
         return None
     shares = tuple(
-        [(point, float(w)) for point, w in zip(points, part / part.sum()) if w > LIMIT]
+        [(point, float(w)) for point, w in zip(points, part / part.sum()) if w > 1e-12]
         for points, part in ((first, weights[:n]), (second, weights[n:]))
     )
     return CommonPoint(sum(w * point for point, w in shares[0]), shares)

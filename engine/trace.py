@@ -111,16 +111,20 @@ class Trace:
         *,
         training: bool = False,
     ):
-        self.network, self.loss, self.target = network, loss, target
+        self.network, self.loss, self.target, self.training = network, loss, target, training
         self._check = GradientCheck(network, loss, [x], target, h=h, training=training)
         self.L, self.h, self.rounding = self._check.L, h, self._check.rounding / 4
         self.nodes = [self._look_at(name) for name in network.nodes]
-        self.loss_forward, self.loss_backward = equations_of(loss)
+        unused = loss.unused_equations(self._check.z.shape)
+        self.loss_forward, self.loss_backward = equations_of(loss.derivation, unused)
 
     def _look_at(self, name: str) -> TracedNode:
         network, node = self.network, self.network.nodes[name]
         parts = network.layer_arrays(name, network.theta) if node.layer is not None else {}
-        forward, backward = equations_of(node.layer) if node.layer is not None else ([], [])
+        layer = node.layer
+        forward, backward = [], []
+        if layer is not None:
+            forward, backward = equations_of(layer.derivation, layer.unused_equations(self.training))
         return TracedNode(
             name=name,
             kind="Input" if node.layer is None else type(node.layer).__name__,
@@ -203,9 +207,16 @@ class Trace:
         return result
 
 
-def equations_of(source) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return (forward, backward): tag and text of the equations that a layer or a loss computes."""
-    computed = [equation for equation in source.derivation.EQUATIONS if equation.computed]
+def equations_of(derivation, unused: set[str]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return (forward, backward): tag and text of the equations that a layer or a loss computes.
+
+    Parameters
+    ----------
+    derivation : module
+    unused : set of str
+        Tags that the configuration leaves out.
+    """
+    computed = [equation for equation in derivation.EQUATIONS if equation.computed and equation.tag not in unused]
     backward = [(e.tag, e.text) for e in computed if e.text.startswith("∂L")]
     forward = [(e.tag, e.text) for e in computed if not e.text.startswith("∂L")]
     return forward, backward

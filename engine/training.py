@@ -158,9 +158,7 @@ class Training:
         if len(train) == 0 or len(validation) == 0:
             raise ConfigurationError("training", got="an empty part", expected="samples to train and to validate on")
         for samples in {min(batch_size, len(train)), len(train) % batch_size} - {0}:
-            for node in network.nodes.values():
-                if node.layer is not None:
-                    node.layer.check_samples(samples)
+            network.check_samples(samples)
         train, validation = train.fitting(network, loss), validation.fitting(network, loss)
         self.network, self.loss, self.optimizer = network, loss, optimizer
         self.train, self.validation = train, validation
@@ -215,6 +213,11 @@ class Training:
 
     def _finish_epoch(self) -> None:
         at, result = self.progress, evaluate(self.network, self.validation, self.loss)
+        if not math.isfinite(result.loss):
+            raise TrainingDiverged(
+                f"training diverged: the validation loss became {result.loss} after epoch {at.epoch + 1}",
+                remedy=f"lower the learning rate (it was {self.base_learning_rate:g})",
+            )
         at.history.append(
             {
                 "epoch": at.epoch + 1,

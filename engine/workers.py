@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -90,20 +91,12 @@ class Workers:
         require_positive_integers("workers", threads=size)
         self.size = size
         self._turn = threading.Lock()
+        self._own = threading.local()  # a thread that was left behind goes on with its own crew's counters
         self._set_up()
 
     def _set_up(self) -> None:
-        size = self.size
         self._process = os.getpid()
-        self._arrivals = np.zeros((size + 1, 16), dtype=np.int64)  # for teams of every size, a cache line of its own
-        self._started, self._finished = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
-        self._runs = 0
-        self._function: Callable[[int], object] | None = None
-        self._failures: list[BaseException] = []
-        self._wake = [threading.Lock() for _ in range(size)]
-        for lock in self._wake:
-            lock.acquire()
-        self._parts: list[np.ndarray | None] = [None] * size
+        self._crew = _Crew(self.size)
         self._threads: list[threading.Thread] = []
         self._in_the_middle = False
 
@@ -130,18 +123,20 @@ class Workers:
         self._in_the_middle = True
         if not self._threads:
             self._start()
-        self._function, self._failures = function, []
-        self._arrivals[:] = 0
-        self._runs += 1
-        for lock in self._wake[1:]:
+        crew = self._crew
+        crew.function = function
+        crew.failures.clear()
+        crew.arrivals[:] = 0
+        crew.runs += 1
+        for lock in crew.wake[1:]:
             lock.release()
-        _arrive(self._started)
-        self._call(0)
-        self._until(self._finished, self._runs * (self.size - 1), stop_on_failure=False)
-        self._function = None
+        _arrive(crew.started)
+        crew.call(0)
+        crew.until(crew.finished, crew.runs * (self.size - 1), stop_on_failure=False)
+        crew.function = None
         self._in_the_middle = False
-        if self._failures:
-            raise next((f for f in self._failures if not isinstance(f, WorkerError)), self._failures[0])
+        if crew.failures:
+            raise next((f for f in crew.failures if not isinstance(f, WorkerError)), crew.failures[0])
 
     def barrier(self, team: int | None = None) -> None:
         """Wait until every worker has come here; to be called by all of them inside ``run``.
@@ -153,9 +148,10 @@ class Workers:
         """
         team = self.size if team is None else team
         if team > 1:
-            arrivals = self._arrivals[team]
+            crew = getattr(self._own, "crew", self._crew)
+            arrivals = crew.arrivals[team]
             before = _arrive(arrivals)
-            self._until(arrivals, (before // team + 1) * team, stop_on_failure=True)
+            crew.until(arrivals, (before // team + 1) * team, stop_on_failure=True)
 
     def all_reduce_sum(self, rank: int, array: np.ndarray, team: int | None = None) -> None:
         """Replace the workers' arrays, of one shape, by their sum, added in the order of the ranks.
@@ -172,48 +168,70 @@ class Workers:
         team = self.size if team is None else team
         if team == 1:
             return
-        self._parts[rank] = array.copy()
+        parts = getattr(self._own, "crew", self._crew).parts
+        parts[rank] = array.copy()
         self.barrier(team)
-        array[...] = self._parts[0]
-        for part in self._parts[1:team]:
+        array[...] = parts[0]
+        for part in parts[1:team]:
             array += part
         self.barrier(team)  # nobody may replace its part before all have read it
 
     def _give_up(self) -> None:
         """Leave the threads behind, after a tenth of a second to finish what they are at, and begin with others."""
+        crew = self._crew
+        crew.failures.append(WorkerError("interrupted"))  # whoever waits at a barrier goes home
         for _ in range(10):
-            if _wait(self._finished, self._runs * (self.size - 1), SPINS):
+            if _wait(crew.finished, crew.runs * (self.size - 1), SPINS):
                 break
             time.sleep(0.01)
+        crew.is_left_behind = True
+        for lock in crew.wake[1:]:
+            with suppress(RuntimeError):  # it is open already
+                lock.release()
         self._set_up()
 
     def _start(self) -> None:
         self._threads = [
-            threading.Thread(target=self._serve, args=(rank,), name=f"handgrad-worker-{rank}", daemon=True)
+            threading.Thread(target=self._serve, args=(rank, self._crew), name=f"handgrad-worker-{rank}", daemon=True)
             for rank in range(1, self.size)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _serve(self, rank: int) -> None:
-        started, finished, wake, runs = self._started, self._finished, self._wake[rank], 0
+    def _serve(self, rank: int, crew: _Crew) -> None:
+        self._own.crew, runs = crew, 0
         while True:
             runs += 1
-            _wait(started, runs, SPINS)  # the next step usually follows at once
-            wake.acquire()
-            if finished is not self._finished:  # left behind
+            _wait(crew.started, runs, SPINS)  # the next step usually follows at once
+            crew.wake[rank].acquire()
+            if crew.is_left_behind:
                 return
-            self._call(rank)
-            _arrive(finished)
+            crew.call(rank)
+            _arrive(crew.finished)
 
-    def _call(self, rank: int) -> None:
+
+class _Crew:
+    """What the threads of one set-up share; a dispatch that was broken off leaves its crew behind."""
+
+    def __init__(self, size: int):
+        self.arrivals = np.zeros((size + 1, 16), dtype=np.int64)  # for teams of every size, a cache line of its own
+        self.started, self.finished = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
+        self.runs, self.is_left_behind = 0, False
+        self.function: Callable[[int], object] | None = None
+        self.failures: list[BaseException] = []
+        self.parts: list[np.ndarray | None] = [None] * size
+        self.wake = [threading.Lock() for _ in range(size)]
+        for lock in self.wake:
+            lock.acquire()
+
+    def call(self, rank: int) -> None:
         try:
-            self._function(rank)
+            self.function(rank)
         except BaseException as failure:  # handed to the caller of run
-            self._failures.append(failure)
+            self.failures.append(failure)
 
-    def _until(self, counter: np.ndarray, target: int, *, stop_on_failure: bool) -> None:
+    def until(self, counter: np.ndarray, target: int, *, stop_on_failure: bool) -> None:
         while not _wait(counter, target, SPINS):
-            if stop_on_failure and self._failures:
+            if stop_on_failure and self.failures:
                 raise WorkerError("another worker failed")
             time.sleep(0)

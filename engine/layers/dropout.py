@@ -98,6 +98,10 @@ class Dropout(Layer):
         keep = dL_dz.dtype.type(1 - self.rate)
         dropout_backward(dL_dz.reshape(-1), mask.reshape(-1), keep, dL_dx.reshape(-1))
 
+    def unused_equations(self, training: bool) -> set[str]:
+        """Return everything in inference, where values pass unchanged."""
+        return set() if training else {"dropout.1", "dropout.3"}
+
     def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
         """Return the rate and the mask of one sample: as drawn in training, all ones and rate 0 in inference."""
         if share is None or not share.training:

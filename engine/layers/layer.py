@@ -187,6 +187,10 @@ class Layer:
         """Return which branch of a piecewise formula each value took; a change of it is a kink."""
         return None
 
+    def unused_equations(self, training: bool) -> set[str]:
+        """Return the tags of computed equations that this layer's options, or training, leave out."""
+        return set()
+
     def multiply_adds(self, *x_shapes: Shape) -> int:
         """Return the multiplications, each with its addition, of the forward pass for one sample."""
         return 0

@@ -316,6 +316,10 @@ class SimpleRNN(Layer):
         """Return the activation function and which states are the output."""
         return {"activation": self.activation, "return_sequences": self.return_sequences}
 
+    def unused_equations(self, training: bool) -> set[str]:
+        """Return the slope of the other activation function."""
+        return {"simple_rnn.4" if self.activation == "tanh" else "simple_rnn.3"}
+
     def settings(self) -> dict[str, object]:
         """Return the hyper-parameters."""
         return {"units": self.units, **self.literal_options()}

@@ -124,6 +124,11 @@ class Step(Elementwise):
             z, dL_da, dL_dz = share.x[0], share.dL_dz, share.dL_dx[0]
             BACKWARD[self.surrogate](z.reshape(-1), dL_da.reshape(-1), dL_dz.reshape(-1))
 
+    def unused_equations(self, training: bool) -> set[str]:
+        """Return the gradients of the other surrogates, or of all."""
+        used = {None: 3, "straight-through": 5, "sigmoid": 6, "triangle": 7}[self.surrogate]
+        return {f"step.{number}" for number in (3, 5, 6, 7) if number != used}
+
     def decisions(self, share: Share) -> np.ndarray:
         """Return which values fire."""
         return share.x[0] >= 0

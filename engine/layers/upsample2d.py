@@ -252,6 +252,10 @@ class Upsample2D(Layer):
         """Return scale and method."""
         return {"scale": self.scale, "method": self.method}
 
+    def unused_equations(self, training: bool) -> set[str]:
+        """Return the weights of the other method."""
+        return {"upsample2d.3", "upsample2d.4"} if self.method == "nearest" else {"upsample2d.2"}
+
     def settings(self) -> dict[str, object]:
         """Return scale and method."""
         return self.literal_options()

@@ -143,6 +143,10 @@ class BinaryCrossEntropy(Loss):
         """Return the target as (blocks, ..., LANES)."""
         return pack_values(target, blocks, dtype)
 
+    def unused_equations(self, z_shape: tuple[int, ...]) -> set[str]:
+        """Return those of probabilities, or of logits."""
+        return {f"binary_cross_entropy.{number}" for number in ((1, 3) if self.logits else (8, 10))}
+
     def decisions(self, z: np.ndarray, target: np.ndarray) -> np.ndarray | None:
         """Return where a probability lies between 0 and 1, beyond which a logarithm ends; None for logits."""
         return None if self.logits else (z > 0) & (z < 1)

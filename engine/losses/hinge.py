@@ -115,6 +115,10 @@ class Hinge(Loss):
         """Return labels as (blocks, LANES), or zeros and ones as (blocks, 1, LANES)."""
         return pack_labels(target, blocks) if target.ndim == 1 else pack_values(target, blocks, dtype)
 
+    def unused_equations(self, z_shape: tuple[int, ...]) -> set[str]:
+        """Return those of several classes, or of one score."""
+        return {f"hinge.{number}" for number in ((1, 2, 5, 6) if z_shape[1] == 1 else (8, 9))}
+
     def decisions(self, z: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return where a margin is violated, (N, K)."""
         if z.shape[1] == 1:

@@ -31,6 +31,10 @@ class Loss:
         """Return the hyper-parameters as the keyword arguments of the derivation's literal code."""
         return {}
 
+    def unused_equations(self, z_shape: tuple[int, ...]) -> set[str]:
+        """Return the tags of computed equations that the options, or the output's shape, leave out."""
+        return set()
+
     def decisions(self, z: np.ndarray, target: np.ndarray) -> np.ndarray | None:
         """Return which branch of a piecewise formula each value took; a change of it is a kink.
 

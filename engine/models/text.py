@@ -167,7 +167,8 @@ SYNONYMS = {
     "globalmaxpool2d": "globalmaxpool",
     "localresponsenorm": "lrn",
 }
-ALONE = tuple(name for name, word in WORDS.items() if word.first is None or word.optional)  # a text of one word
+_ALONE = [name for name, word in WORDS.items() if word.first is None or word.optional]
+ALONE = (*_ALONE, *(short for short, name in SYNONYMS.items() if name in _ALONE))  # what may be a text of one word
 
 
 def chain(text: str, image: Node) -> Node:

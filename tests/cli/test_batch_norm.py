@@ -102,3 +102,22 @@ def test_a_mini_batch_of_one_sample_is_refused_before_anything_is_written(tmp_pa
     assert run(["train", "dense 8 > batchnorm > dense 10", *options, "--out", str(tmp_path / "r")]) == 2
     assert "BatchNorm 'batchnorm1': got a mini-batch of 1 sample in training" in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
+
+
+def test_the_best_checkpoint_is_written_before_the_last(tmp_path, monkeypatch):
+    """Whoever dies between the two repeats the epoch, and never claims a best one that is not there."""
+    written, save = [], sessions.Session.save
+    monkeypatch.setattr(sessions.Session, "save", lambda self, name: (written.append(name), save(self, name)))
+    assert run(["train", MODEL, *OPTIONS, "--out", str(tmp_path / "r")]) == 0
+    assert written[:2] == ["best.npz", "last.npz"] and written[-1] == "last.npz"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("shift", None), ("optimizer_settings", []), ("epochs", "2"), ("loss", "l2")]
+)
+def test_a_damaged_config_is_one_line(trained, tmp_path, capsys, name, value):
+    config = json.loads((trained / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+    assert run(["evaluate", str(tmp_path)]) == 3
+    error = capsys.readouterr().err
+    assert "is missing or damaged" in error and len(error.strip().splitlines()) == 1

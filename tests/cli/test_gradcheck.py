@@ -75,6 +75,12 @@ def test_all_layers_and_losses(capsys):
     assert invariants["maxpool2d"]
 
 
+@pytest.mark.parametrize("name", ["mse", "rnn", "Conv2D", "max pooling"])
+def test_the_short_names_of_derive_are_understood(capsys, name):
+    assert run(["gradcheck", name, "--elements", "2"]) == 0
+    assert "arrays agree" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["batch_norm", "BatchNorm", "batchnorm"])
 def test_one_layer_as_a_table(capsys, name):
     assert run(["gradcheck", name]) == 0
@@ -152,6 +158,12 @@ def test_sweep_of_a_layer_in_words(capsys, tmp_path):
         (["conv2d", "--sweep", "no/a.png"], 3, "cannot write no/a.png: the folder no does not exist"),
         (["conv2d", "--sweep", "a.png", "--parameter", "W"], 2, "--parameter W: expected one of conv1.W, conv1.b, x"),
         (["step", "--sweep", "a.png"], 2, "--parameter x: got a gradient that is 0 everywhere, expected another"),
+        (["conv2d", "--samples", "3"], 2, "--samples: expected a MODEL with it; a LAYER has its own configurations"),
+        (
+            ["dense 2 > step sigmoid", "--classes", "2", "--input-shape", "3", "--sweep", "a.png"],
+            2,
+            "--parameter dense1.W: got a declared surrogate before the loss, expected a true derivative",
+        ),
         (["conv3d"], 2, "there is no model 'conv3d'"),
         (["dense 3 > hinge"], 2, "layer 2 of the text, 'hinge': expected one of"),
         (["dense", "--elements", "few"], 2, "--elements: got 'few', expected a number from 1 up, or all"),

@@ -141,6 +141,29 @@ def test_why_not_is_silent_where_a_line_exists_or_nothing_can_be_proven():
     assert why_not(network, many, rng.integers(0, 2, 2000), ["a", "b"]) is None
 
 
+def test_undecided():
+    assert losses.decided(np.array([0.1, 0.7, 0.2])) == 1
+    assert losses.decided(np.array([1.0, 1.0, 0.0])) is None
+    assert losses.decided(np.array([0.1, np.nan, 0.2])) is None
+
+
+def test_a_trace_of_two_neurons_that_both_fire_is_undecided(capsys, here):
+    options = ["--init", "zeros", "--lr", "1e-9", "--epochs", "1", "--out", "r", "-q"]
+    assert run(["train", "dense 2 > step", *XOR, *options]) == 0
+    capsys.readouterr()
+    assert run(["trace", "r", "--sample", "0,1,2,3"]) == 0
+    assert "label 1, " in capsys.readouterr().out
+
+
+def test_the_trace_does_not_call_a_softmax_of_a_softmax_minus_log_p(capsys, here):
+    options = ["--loss", "softmax_cross_entropy", "--epochs", "1", "--out", "r", "-q"]
+    assert run(["train", "dense 2 > softmax", *XOR, *options]) == 0
+    capsys.readouterr()
+    assert run(["trace", "r", "--layer", "loss"]) == 0
+    text = capsys.readouterr().out
+    assert "its loss = " in text and "-log p[label]" not in text
+
+
 def test_only_a_last_step_is_replaced():
     assert (
         losses.with_perceptron_rule("dense 4 > step > dense 2 -> STEP")[0]

@@ -111,3 +111,17 @@ def test_a_case_is_the_same_point_every_time():
         for name, gradient in first.kernel.items():
             np.testing.assert_array_equal(gradient, again.kernel[name])
         assert isinstance(first.network, Network) and not isinstance(first.loss, SoftmaxCrossEntropy)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_equations_that_are_left_out_exist_and_are_computed(training):
+    """What a configuration does not compute is named by tags, which must be those of its derivation."""
+    for case in (case for cases in CASES.values() for case in cases):
+        layer = case.layer()
+        for owner, unused in (
+            (layer, layer.unused_equations(training)),
+            (case.loss, case.loss.unused_equations((3, *case.shapes[0]))),
+        ):
+            known = {e.tag for e in getattr(owner.derivation, "EQUATIONS", ()) if e.computed}
+            assert unused <= known
+            assert len(known - unused) >= 2 or owner.kind in ("dropout", "projection")

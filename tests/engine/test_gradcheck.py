@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ from handgrad.engine import (
     Step,
     Tanh,
 )
-from handgrad.engine.agreement import DIFFERENCE_LIMIT, LITERAL_LIMIT, Agreement, Comparison
+from handgrad.engine.agreement import DIFFERENCE_LIMIT, LITERAL_LIMIT, Agreement, Comparison, compare
 from handgrad.engine.checks import ConfigurationError
 from handgrad.engine.gradcheck import GradientCheck
 
@@ -225,8 +227,26 @@ def test_verdicts():
             errors = {"literal": 0.0, "difference": 0.0, "symbolic": 0.0} | {view: error}
             assert row(**errors).verdict == "FAIL", f"{view} is off by {error}"
     assert row(literal=0.0, symbolic=1e-9, difference=0.0).verdict == "FAIL"
+    assert row(literal=0.0, symbolic=0.5, difference=nan, checked=0).verdict == "FAIL"
+    assert replace(row(literal=0.0, difference=5e-6), rounding=1e-5).verdict == "rounding"
+    assert replace(row(literal=0.0, difference=5e-6), rounding=1e-5, vanishes=True).verdict == "ok"
+    assert replace(row(literal=0.0, difference=5e-5), rounding=1e-5, vanishes=True).verdict == "FAIL"
     assert row(literal=0.0, symbolic=0.5, difference=0.5, surrogate=True).verdict == "surrogate"
     assert row(literal=0.5, symbolic=0.5, difference=0.5, surrogate=True).verdict == "FAIL"
+
+
+def test_infinity_and_nan_agree_with_nothing():
+    for a, b in ([np.inf, 1], [np.inf, 2]), ([1, np.nan], [1, np.nan]), ([1, 2], [1, -np.inf]):
+        comparison = compare(np.array(a), np.array(b))
+        assert np.isnan(comparison.relative) and comparison.index in ((0,), (1,))
+    assert compare(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == Comparison(2.0, 0.5, (1,))
+    assert compare(np.array([1e-9]), np.array([0.0]), floor=1e-3).relative == pytest.approx(1e-6)
+
+
+def test_a_bias_that_a_batch_normalization_forgets_is_compared_all_the_same():
+    for seed in range(3):
+        network = chain((20,), Dense(20), BatchNorm(), Dense(10), seed=seed)
+        assert {row.verdict for row in check(network, samples=32, training=True, seed=seed).values()} == {"ok"}
 
 
 def test_nan_in_a_parameter_is_no_agreement():

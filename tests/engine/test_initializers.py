@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 
 from handgrad.derivations import initializers as derivation
-from handgrad.engine import SGD, Conv2D, Dense, Input, Linear, Network, ReLU, SoftmaxCrossEntropy, Tanh
+from handgrad.engine import (
+    SGD,
+    Conv2D,
+    ConvTranspose2D,
+    Dense,
+    Input,
+    Linear,
+    Network,
+    ReLU,
+    SimpleRNN,
+    SoftmaxCrossEntropy,
+    Tanh,
+)
 from handgrad.engine.initializers import he, small, xavier, zeros
 
 SHAPE, FAN_IN, FAN_OUT = (400, 250), 250, 400
@@ -55,6 +67,13 @@ def test_layers_tell_their_fans(layer, shape, fan_in, fan_out):
     assert seen == [(fan_in, fan_out)]
     W, b = network.parameters.values()
     assert (W == 7).all() and (b == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("layer", "initializer"), [(Dense(3), he), (Conv2D(3, 3), he), (ConvTranspose2D(3, 3), he), (SimpleRNN(3), xavier)]
+)
+def test_layers_start_in_the_size_that_fits_what_follows_them(layer, initializer):
+    assert layer.initializer is initializer  # ReLU, but for the layer that has a tanh of its own
 
 
 def test_sizes_are_those_of_the_derivation():

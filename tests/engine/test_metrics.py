@@ -64,6 +64,15 @@ def test_a_loss_that_wants_one_hot_rows_leaves_the_labels_for_counting():
     np.testing.assert_array_equal(again.confusion, one.confusion)
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_an_output_that_is_no_number_decides_nothing(place):
+    z, classes = np.zeros((1, 3, LANES)), np.empty((1, LANES), np.int64)
+    z[0, 1] = 5
+    z[0, place, 4] = np.nan
+    predicted_classes(z, classes)
+    assert classes[0].tolist() == [1] * 4 + [-1] + [1] * 11
+
+
 def test_a_tie_decides_nothing_and_counts_as_wrong():
     network, feed = toy()
     network.theta[:] = 0

@@ -309,6 +309,15 @@ def test_a_regression_trains_through_whole_epochs_and_keeps_its_best():
     assert all(math.isnan(entry["validation_accuracy"]) for entry in run.progress.history)
 
 
+def test_a_validation_loss_that_is_no_number_ends_the_training():
+    run = training()
+    run.validation.scale[:] = np.nan
+    with pytest.raises(
+        TrainingDiverged, match=r"the validation loss became nan after epoch 1; lower the learning rate"
+    ):
+        finish(run)
+
+
 def test_one_hot_targets_train_like_labels():
     thetas = []
     for encode in (lambda labels: labels, lambda labels: np.eye(3)[labels]):

@@ -244,17 +244,17 @@ def test_workers_live_on_after_a_fork():
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
-@pytest.mark.parametrize("where", ["_start", "_call", "_until", "_give_up", "_set_up"])
+@pytest.mark.parametrize("where", ["_start", "call", "until", "_give_up", "_set_up"])
 def test_an_interrupt_in_the_middle_of_a_dispatch_does_not_block_the_next(monkeypatch, where):
     """What Ctrl-C does in a notebook: KeyboardInterrupt in the calling thread, wherever it happens to be."""
     workers, ranks = Workers(3), []
     if where != "_start":
         workers.run(lambda rank: None)
     if where in ("_give_up", "_set_up"):  # a second interrupt, while the first is being mended
-        interrupt_once(monkeypatch, workers, "_until")
+        interrupt_once(monkeypatch, workers._crew, "until")
         with pytest.raises(KeyboardInterrupt):
             workers.run(lambda rank: None)
-    interrupt_once(monkeypatch, workers, where)
+    interrupt_once(monkeypatch, workers if where.startswith("_") else workers._crew, where)
     with pytest.raises(KeyboardInterrupt):
         workers.run(lambda rank: None)
     for _ in range(3):
@@ -263,8 +263,35 @@ def test_an_interrupt_in_the_middle_of_a_dispatch_does_not_block_the_next(monkey
         assert sorted(ranks) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.3], ids=["waiting", "in a long kernel"])
+def test_a_worker_that_is_left_behind_before_a_barrier_disturbs_nobody(monkeypatch, seconds):
+    """The caller is interrupted before its own part begins; the others come to a sum that it never joins."""
+    workers, left, sums = Workers(2), [], np.zeros(2)
+
+    def work(rank):
+        time.sleep(seconds)
+        left.append(threading.current_thread())
+        workers.all_reduce_sum(rank, np.full(1, 1000.0))
+        left.append("the sum of an interrupted dispatch was finished")
+
+    def add_ranks(rank):
+        time.sleep(2 * seconds * rank)
+        array = np.array([rank + 1.0])
+        workers.all_reduce_sum(rank, array)
+        sums[rank] = array[0]
+
+    workers.run(lambda rank: None)
+    interrupt_once(monkeypatch, workers._crew, "call")
+    with pytest.raises(KeyboardInterrupt):
+        workers.run(work)
+    workers.run(add_ranks)
+    assert sums.tolist() == [3, 3]
+    left[0].join(timeout=10)
+    assert len(left) == 1 and not left[0].is_alive(), "it neither waits for ever nor burns a core"
+
+
 def interrupt_once(monkeypatch, workers, name):
-    method, interrupted = getattr(Workers, name), []
+    method, interrupted = getattr(type(workers), name), []
 
     def interrupt(*arguments, **options):
         if threading.current_thread() is threading.main_thread() and not interrupted:

@@ -77,10 +77,9 @@ def test_kernel_is_the_literal_code_in_inference(at_point, shape, options, seed,
 @given(SHAPES, OPTIONS, st.integers(0, 99), st.sampled_from([1, 2, 3]))
 def test_running_statistics_are_those_of_the_literal_code(at_point, close, shape, options, seed, threads):
     x, before = random_input(shape, seed), random_statistics(shape[1], seed)
-    layer = BatchNorm(**options)
-    point = at_point(lambda: layer, x, training=True, statistics=before, threads=threads)
+    point = at_point(lambda: BatchNorm(**options), x, training=True, statistics=before, threads=threads)
     expected = derivation.running(
-        *(a.astype(object) for a in before.values()), x.astype(object), momentum=layer.momentum
+        *(a.astype(object) for a in before.values()), x.astype(object), momentum=options["momentum"]
     )
     for name, value in zip(before, expected):
         close(point.network.statistics[f"{point.name}.{name}"], value.astype(float), 1e-12, name)
@@ -194,6 +193,16 @@ def test_float32_of_values_far_from_0(at_point, close):
     close(single.gradients["gamma"], double.gradients["gamma"], 2e-3)
 
 
+def test_float32_of_large_images_with_a_background(at_point, close):
+    """50,000 pixels, most of them equal: all roundings of a long sum have one sign there."""
+    x = np.full((16, 1, 224, 224), -0.4242, dtype=np.float32)
+    x[:, :, 80:140, 80:140] = np.random.default_rng(0).normal(size=(16, 1, 60, 60))
+    single = at_point(BatchNorm, x, dtype="float32", training=True)
+    double = at_point(BatchNorm, x, training=True, parameters=single.parameters, dL_dz=single.dL_dz)
+    close(single.z, double.z, 2e-6)  # sums of 64 values: 32 eps, of which the mean of 784 such sums keeps a part
+    close(single.dL_dx[0], double.dL_dx[0], 2e-6)
+
+
 def test_float32_is_float64_but_for_rounding(at_point, close):
     x = random_input((40, 3, 5, 5), 1).astype(np.float32)
     single = at_point(BatchNorm, x, dtype="float32", training=True)
@@ -240,6 +249,17 @@ def test_pytorch_agrees(at_point, shape, options, seed, training):
 def a_network(shape=(4,), **options):
     x = Input(shape)
     return Network(x, Dense(2)(ReLU()(BatchNorm()(Dense(6)(x)))), **options)
+
+
+def test_start():
+    """In inference a new layer leaves its input as it is, but for eps; in training it only normalizes."""
+    x = Input((4, 2, 2))
+    network = Network(x, BatchNorm(name="bn")(x), threads=1)
+    start = {name: array.tolist() for name, array in network.state().items()}
+    assert start == {
+        "bn.gamma": [1] * 4, "bn.beta": [0] * 4, "bn.running_mean": [0] * 4, "bn.running_variance": [1] * 4
+    }  # fmt: skip
+    assert network.nodes["bn"].layer.settings() == {"momentum": 0.1, "eps": 1e-5}
 
 
 def test_training_moves_the_statistics_and_checkpoints_hold_them(close):
@@ -312,3 +332,21 @@ def test_shapes_are_checked():
     with pytest.raises(ShapeError, match="^BatchNorm 'bn': got an input of 3 x 4, expected flat samples, or images"):
         BatchNorm(name="bn")(Input((3, 4)))
     assert BatchNorm()(Input((3, 4, 5))).shape == (3, 4, 5)
+
+
+def test_a_refused_mini_batch_changes_nothing():
+    network = a_network(dtype="float64")
+    x = np.random.default_rng(0).normal(size=(5, 4))
+    z = network.forward(x)
+    with pytest.raises(ShapeError, match="mini-batch of 1 sample"):
+        network.forward(x[:1], training=True)
+    np.testing.assert_array_equal(network.values["input"], x)
+    np.testing.assert_array_equal(network.values["dense2"], z)
+    assert network.draw == 0 and not any(s.training for s in network.last_pass.active[0].shares.values())
+
+
+def test_a_trace_names_the_equations_that_were_computed():
+    layer = BatchNorm()
+    tags = {e.tag for e in derivation.EQUATIONS if e.computed}
+    assert tags - layer.unused_equations(True) == {f"batch_norm.{n}" for n in (1, 2, 3, 4, 7, 8, 15, 19, 20)}
+    assert tags - layer.unused_equations(False) == {f"batch_norm.{n}" for n in (3, 4, 7, 8, 18)}

@@ -276,6 +276,18 @@ def test_shapes_names_and_start():
     assert np.abs(Network(x, SimpleRNN(64, initializer=small)(x), threads=1).theta).max() < 0.06
 
 
+def test_the_initializer_hears_the_fans_of_each_product():
+    heard = []
+
+    def initializer(rng, shape, *fans):
+        heard.append((shape, *fans))
+        return np.ones(shape)
+
+    x = Input((28, 20))
+    Network(x, SimpleRNN(64, initializer=initializer)(x), threads=1)
+    assert heard == [((64, 20), 20, 64), ((64, 64), 64, 64)]
+
+
 def test_layers_of_recurrent_units_stand_on_one_another(at_point, rng):
     x = Input((5, 3))
     network = Network(x, SimpleRNN(4)(SimpleRNN(6, return_sequences=True)(x)), dtype="float64", threads=1)

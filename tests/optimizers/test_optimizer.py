@@ -144,3 +144,15 @@ def test_settings_and_kind(make):
     assert optimizer.derivation.__name__.endswith(f".{optimizer.kind}")
     assert make(**optimizer.settings()).settings() == optimizer.settings()
     assert optimizer.settings()["learning_rate"] == optimizer.learning_rate
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (SGD, {"learning_rate": 0.01}),
+        (Momentum, {"learning_rate": 0.01, "momentum": 0.9}),
+        (Adam, {"learning_rate": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}),
+    ],
+)
+def test_defaults(make, settings):
+    assert make().settings() == settings
