@@ -24,6 +24,7 @@ COMMANDS = {
     "gradcheck": "gradcheck",
     "derive": "derive",
     "data": "data",
+    "bench": "bench",
     "warmup": "warmup",
     "doctor": "doctor",
 }

@@ -7,6 +7,8 @@ process with a bug in it writes nothing into the cache.
 
 from __future__ import annotations
 
+import ast
+import difflib
 import importlib.util
 import inspect
 import linecache
@@ -18,9 +20,10 @@ from pathlib import Path
 
 import pytest
 from hypothesis import Phase, settings
-from mutations import ENGINE, HARMLESS, MUTATIONS, Mutation
+from mutations import ENGINE, MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[1]
+EVERYTHING = "everything"  # in place of names: the bug stands in a constant or an import
 NO_BUG = 6  # exit code where the planted text does not even compile
 OPTIONS = ("-x", "-q", "--tb=short", "-p", "no:cacheprovider", "-m", "not parity")  # the same without PyTorch
 
@@ -40,15 +43,38 @@ class Planter(MetaPathFinder, SourceFileLoader):
         return compile(self.text, self.path, "exec", dont_inherit=True)
 
 
-def contains(function, module: str, seen: set) -> bool:
-    """Return whether a kernel, or a function that is compiled into it, stands in a module."""
-    function = getattr(function, "py_func", function)
-    if not inspect.isfunction(function) or function in seen:
-        return False
-    seen.add(function)
-    variables = inspect.getclosurevars(function)
-    used = (*variables.globals.values(), *variables.nonlocals.values())
-    return function.__module__ == module or any(contains(other, module, seen) for other in used)
+def names_with_a_bug(right: str, wrong: str) -> set[str]:
+    """Return the functions and classes of the outermost level in which two texts of one file differ."""
+    names = set()
+    for text, other in ((right, wrong), (wrong, right)):
+        lines, others = text.splitlines(), other.splitlines()
+        blocks = difflib.SequenceMatcher(None, lines, others, autojunk=False).get_matching_blocks()
+        different = set(range(1, len(lines) + 1)).difference(*(range(b.a + 1, b.a + b.size + 1) for b in blocks))
+        for node in ast.parse(text).body:
+            first = min(part.lineno for part in (node, *getattr(node, "decorator_list", ())))
+            if different.intersection(range(first, node.end_lineno + 1)):
+                names.add(getattr(node, "name", EVERYTHING))
+    return names
+
+
+def compiled_into(kernel, found: set | None = None) -> set:
+    """Return a kernel and all functions that it calls, as plain Python functions."""
+    found = set() if found is None else found
+    function = getattr(kernel, "py_func", kernel)
+    if inspect.isfunction(function) and function not in found:
+        found.add(function)
+        variables = inspect.getclosurevars(function)
+        for other in (*variables.globals.values(), *variables.nonlocals.values()):
+            compiled_into(other, found)
+    return found
+
+
+def may_contain(kernel, module: str, names: set[str]) -> bool:
+    """Return whether a bug in the named functions and classes of a module may be a part of a kernel."""
+    parts = [function for function in compiled_into(kernel) if function.__module__ == module]
+    if kernel.__module__ != module:  # which formula of the module a choice by dtype calls cannot be seen
+        return EVERYTHING in names or bool(parts)
+    return EVERYTHING in names or any(function.__qualname__.split(".")[0] in names for function in parts)
 
 
 def plant(mutation: Mutation) -> None:
@@ -57,6 +83,7 @@ def plant(mutation: Mutation) -> None:
     path = ENGINE / mutation.file
     right = path.read_text(encoding="utf-8")
     wrong = mutation.planted_in(right)
+    names = names_with_a_bug(right, wrong)
     sys.meta_path.insert(0, Planter(mutation.module, str(path), wrong))
 
     from handgrad.engine.backend import KernelCache
@@ -64,7 +91,7 @@ def plant(mutation: Mutation) -> None:
     load = KernelCache.load_overload
 
     def load_overload(self, sig, target_context):
-        return None if contains(self._py_func, mutation.module, set()) else load(self, sig, target_context)
+        return None if may_contain(self._py_func, mutation.module, names) else load(self, sig, target_context)
 
     KernelCache.load_overload = load_overload
     KernelCache.save_overload = lambda self, sig, data: None
@@ -72,7 +99,8 @@ def plant(mutation: Mutation) -> None:
 
 def pytest_configure(config):
     """Spare the search for the smallest example: here it is enough that there is one."""
-    settings.register_profile("planted", settings.get_profile("handgrad"), phases=(Phase.explicit, Phase.generate))
+    phases, profile = (Phase.explicit, Phase.generate), settings.get_profile("handgrad")
+    settings.register_profile("planted", profile, phases=phases, report_multiple_bugs=False)
     settings.load_profile("planted")
 
 
@@ -84,15 +112,15 @@ def pytest_exception_interact(call, report):
     print(f"\nnoticed by {report.nodeid}: {message[:150]}")
 
 
-def run(name: str, tests=(), folder: Path | None = None) -> None:
+def run(mutation: Mutation | None, tests: tuple[str, ...], folder: Path | None = None) -> None:
     """Run tests with a bug in this process, which must be new, and end it with pytest's exit code.
 
     Parameters
     ----------
-    name : str
-        Of the mutation; an empty one plants nothing.
-    tests : sequence of str
-        From the root of the repository; by default those that must notice.
+    mutation : Mutation or None
+        None plants nothing.
+    tests : tuple of str
+        From the root of the repository.
     folder : pathlib.Path, optional
         Gets all that would be printed, as ``output``, and whatever the tests write.
     """
@@ -106,12 +134,11 @@ def run(name: str, tests=(), folder: Path | None = None) -> None:
         output = os.open(folder / "output", os.O_WRONLY | os.O_CREAT)
         os.dup2(output, sys.stdout.fileno())
         os.dup2(output, sys.stderr.fileno())
-    if name:
-        mutation = {mutation.id: mutation for mutation in (*MUTATIONS, HARMLESS)}[name]
+    if mutation is not None:
         plant(mutation)
-        tests = tests or mutation.tests
     sys.exit(pytest.main([*options, *tests], plugins=[sys.modules[__name__]]))
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], sys.argv[2:])
+    chosen = {mutation.id: mutation for mutation in MUTATIONS}[sys.argv[1]]
+    run(chosen, (*sys.argv[2:],) or chosen.tests)

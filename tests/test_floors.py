@@ -12,7 +12,7 @@ import pytest
 import handgrad
 
 ROOT = Path(handgrad.__file__).parent
-FOLDERS = ("cli", "datasets", "derivations", "engine")
+FOLDERS = ("benchmarks", "cli", "datasets", "derivations", "engine")
 SHIPPED = {
     path.relative_to(ROOT).as_posix(): path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
 }

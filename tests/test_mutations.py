@@ -11,36 +11,39 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mutations import ENGINE, HARMLESS, MUTATIONS, Mutation
-from planted import NO_BUG, contains, run
+from mutations import ENGINE, HARMLESS, MUTATIONS
+from planted import EVERYTHING, NO_BUG, may_contain, names_with_a_bug, run
 
-from handgrad.engine.layers import avgpool2d, batch_norm, conv2d, tanh
+from handgrad.engine.layers import conv2d, maxpool2d, relu, tanh
 from handgrad.engine.workers import available_cores
 
 TESTS = Path(__file__).parent
-CONTROLS = {
-    "": ("tests/layers/test_relu.py", "tests/losses/test_mean_squared_error.py", "tests/optimizers/test_sgd.py"),
-    HARMLESS.id: HARMLESS.tests,
-}
-HIDDEN = [mutation for mutation in MUTATIONS if mutation.hidden_from]
+KINDS = ("layers", "losses", "optimizers")
+CONTROL = ("tests/layers/test_relu.py", "tests/losses/test_mean_squared_error.py", "tests/optimizers/test_sgd.py")
+NONSENSE = replace(HARMLESS, name="nonsense", new="zero if z[k] <= nothing else dL_da[k]")
+ABSENT = replace(HARMLESS, name="absent", old="a line that is not there")
+AMBIGUOUS = replace(HARMLESS, name="ambiguous", old="zero = z.dtype.type(0)")
 
-# where the system has it, a server that has imported what all of them need forks the processes
+# where the system can, a server that has imported what all of them need forks the processes
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PROCESSES = multiprocessing.get_context(METHOD)
 PROCESSES.set_forkserver_preload(["pytest", "hypothesis.strategies", "handgrad.engine.backend"])
 
 
-def in_a_process(folder, name, tests):
-    """Run tests with a bug and return the exit code and what was printed."""
+def in_a_process(folder, mutation, tests):
+    """Run tests with a bug; return the exit code, what was printed, and the lines in it that say who has noticed."""
     folder.mkdir()
-    process = PROCESSES.Process(target=run, args=(name, tests, folder))
+    process = PROCESSES.Process(target=run, args=(mutation, tests, folder))
     process.start()
     process.join(300)
     process.kill()
-    return process.exitcode, (folder / "output").read_text(encoding="utf-8")
+    process.join()
+    output = (folder / "output").read_text(encoding="utf-8")
+    return process.exitcode, output, [line for line in output.splitlines() if line.startswith("noticed by ")]
 
 
 @pytest.fixture(scope="module")
@@ -54,26 +57,99 @@ def outcome(request, tmp_path_factory):
         executor.shutdown(cancel_futures=True)
 
 
-def runs(mutations, tests):
-    """Return a parameter for each mutation: its name and the tests to be run."""
-    return [pytest.param((mutation.id, tests(mutation)), id=mutation.id) for mutation in mutations]
+def runs(*pairs):
+    """Return a parameter for each mutation and the tests to be run."""
+    return [pytest.param(pair, id=pair[0].id if pair[0] else "nothing") for pair in pairs]
 
 
-@pytest.mark.parametrize("asked", runs(MUTATIONS, lambda mutation: mutation.tests))
+@pytest.mark.parametrize("asked", runs(*((mutation, mutation.tests) for mutation in MUTATIONS)))
 def test_a_planted_bug_is_noticed(outcome, asked):
-    code, output = outcome(asked)
-    noticed = [line for line in output.splitlines() if line.startswith("noticed by ")]
+    code, output, noticed = outcome(asked)
     assert (code, len(noticed)) == (1, 1), output
-    print(asked[0], *noticed)
+    print(asked[0].id, *noticed)
 
 
-@pytest.mark.parametrize("asked", runs(HIDDEN, lambda mutation: (f"tests/{mutation.hidden_from}",)))
+@pytest.mark.parametrize("asked", runs(*((m, (f"tests/{m.hidden_from}",)) for m in MUTATIONS if m.hidden_from)))
 def test_what_one_test_cannot_see_is_the_reason_for_another(outcome, asked):
-    code, output = outcome(asked)
-    assert code == 0, output
+    code, output, noticed = outcome(asked)
+    assert (code, noticed) == (0, []), output
 
 
-@pytest.mark.parametrize("asked", CONTROLS.items(), ids=["nothing", "harmless"])
+@pytest.mark.parametrize("asked", runs((None, CONTROL), (HARMLESS, HARMLESS.tests)))
 def test_without_a_bug_nothing_is_noticed(outcome, asked):
-    code, output = outcome(asked)
-    assert code == 0 and "noticed" not in output, output
+    code, output, noticed = outcome(asked)
+    assert (code, noticed) == (0, []), output
+
+
+@pytest.mark.parametrize("asked", runs((NONSENSE, NONSENSE.tests), (ABSENT, ABSENT.tests)))
+def test_what_is_no_bug_does_not_count_as_one(outcome, asked):
+    code, output, noticed = outcome(asked)
+    message = {NONSENSE: "the planted text does not compile", ABSENT: "has 0 times, expected once"}[asked[0]]
+    assert noticed == [] and code == {NONSENSE: NO_BUG, ABSENT: 1}[asked[0]] and message in output, output
+
+
+@pytest.mark.parametrize(("mutation", "times"), [(ABSENT, 0), (AMBIGUOUS, 2)])
+def test_a_text_must_be_there_once(mutation, times):
+    with pytest.raises(ValueError) as caught:
+        mutation.planted_in((ENGINE / mutation.file).read_text(encoding="utf-8"))
+    assert (
+        str(caught.value) == f"{mutation.id}: engine/layers/relu.py has {times} times, expected once: {mutation.old!r}"
+    )
+
+
+def test_every_file_has_a_bug_and_every_bug_a_name_of_its_own():
+    files = {path.relative_to(ENGINE).as_posix() for kind in KINDS for path in (ENGINE / kind).glob("[!_]*.py")}
+    assert files <= {mutation.file for mutation in MUTATIONS}
+    assert len({mutation.id for mutation in MUTATIONS}) == len(MUTATIONS) >= 30
+
+
+def test_the_place_of_a_bug_is_the_function_or_class_around_it():
+    right = "import math\n\nA = 1\n\n@kernel\ndef f(x):\n    return x\n\n\nclass G:\n    x = 1\n    y = 2\n"
+    for old, new, names in [
+        ("return x", "return 2 * x", {"f"}),
+        ("    return x", "    y = x\n    return y", {"f"}),
+        ("@kernel\n", "", {"f"}),
+        ("    y = 2\n", "", {"G"}),
+        ("A = 1", "A = 2", {EVERYTHING}),
+        ("import math", "import cmath as math", {EVERYTHING}),
+    ]:
+        assert names_with_a_bug(right, right.replace(old, new)) == names
+
+
+@pytest.mark.parametrize(
+    ("kernel", "module", "names", "contained"),
+    [
+        (conv2d.conv2d_forward, "layers.conv2d", {"conv2d_forward"}, True),
+        (conv2d.conv2d_forward, "layers.conv2d", {"conv2d_bias_gradient", "Conv2D"}, False),
+        (conv2d.conv2d_forward, "layers.conv2d", {EVERYTHING}, True),
+        (conv2d.conv2d_forward, "backend", {"registers"}, True),
+        (maxpool2d.unpadded(2, 2)[0], "layers.maxpool2d", {"unpadded"}, True),
+        (tanh.tanh_forward, "scalar", {"_tanh_single"}, True),
+        (relu.relu_forward, "scalar", {"_tanh_single"}, False),
+        (relu.relu_forward, "scalar", {EVERYTHING}, True),
+    ],
+)
+def test_kernels_that_contain_a_bug_are_known(kernel, module, names, contained):
+    assert may_contain(kernel.py_func, f"handgrad.engine.{module}", names) == contained
+
+
+def test_the_kernel_cache_neither_hides_a_bug_nor_keeps_it(tmp_path):
+    """By hand, in the shell: the cache is filled without the bug, and is the same after a run with it."""
+    test = "tests/layers/test_tanh.py::test_kernel_is_the_literal_code"
+    environment = os.environ | {
+        "HANDGRAD_CACHE": str(tmp_path),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(tmp_path / "examples"),
+    }
+
+    def kernels():
+        return {path: path.read_bytes() for path in (tmp_path / "kernels").rglob("*.bin")}
+
+    right = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+    wrong = [sys.executable, str(TESTS / "planted.py"), "scalar-tanh-of-half", test]
+    outputs, found = [], []
+    for command in (right, wrong):
+        done = subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, timeout=300)
+        outputs.append((done.returncode, f"noticed by {test}" in done.stdout))
+        found.append(kernels())
+    assert outputs == [(0, False), (1, True)], done.stdout + done.stderr
+    assert found[0] == found[1] and any("tanh_forward" in path.name for path in found[0])

@@ -12,7 +12,7 @@ import pytest
 import handgrad
 
 ROOT = Path(handgrad.__file__).parent
-NOT_SHIPPED = {"tests", "benchmarks", "build", "dist", "runs"}
+NOT_SHIPPED = {"tests", "build", "dist", "runs"}
 
 
 def shipped_folders(root):

@@ -171,6 +171,21 @@ def test_gradients_of_a_batch_are_the_sums_over_its_parts(at_point, rng, groups,
     point.check_parts(first)
 
 
+def test_options_do_what_zeros_and_left_out_positions_do(at_point, close, rng):
+    """The same from a layer without options, for a larger image and a larger kernel."""
+    options = {"padding": (1, 0, 2, 1), "dilation": (3, 2), "stride": (2, 3)}
+    point = at_point(lambda: Conv2D(3, (2, 3), **options), rng.normal(size=(2, 2, 8, 9)))
+    x, W = np.pad(point.x[0], ((0, 0), (0, 0), (1, 0), (2, 1))), np.zeros((3, 2, 4, 5))
+    W[:, :, ::3, ::2] = point.parameters["W"]
+    dL_dz = np.zeros((2, 3, 6, 8))
+    dL_dz[:, :, ::2, ::3] = point.dL_dz
+    plain = at_point(lambda: Conv2D(3, (4, 5)), x, parameters=point.parameters | {"W": W}, dL_dz=dL_dz)
+    close(point.z, plain.z[:, :, ::2, ::3], 1e-12)
+    close(point.dL_dx[0], plain.dL_dx[0][:, :, 1:, 2:-1], 1e-12)
+    close(point.gradients["W"], plain.gradients["W"][:, :, ::3, ::2], 1e-12)
+    close(point.gradients["b"], plain.gradients["b"], 1e-12)
+
+
 def test_groups_are_separate_convolutions(at_point, close, rng):
     x = rng.normal(size=(3, 6, 5, 5))
     point = at_point(lambda: Conv2D(4, 3, groups=2), x)
