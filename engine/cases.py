@@ -45,7 +45,7 @@ from .layers.upsample2d import Upsample2D
 from .losses.binary_cross_entropy import BinaryCrossEntropy
 from .losses.cross_entropy import CrossEntropy
 from .losses.hinge import Hinge
-from .losses.loss import Loss, check_values, pack_values
+from .losses.loss import Loss, LossOfValues
 from .losses.mean_absolute_error import MeanAbsoluteError
 from .losses.mean_squared_error import MeanSquaredError
 from .losses.perceptron import Perceptron
@@ -55,19 +55,11 @@ from .network import Network
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
-class Projection(Loss):
+class Projection(LossOfValues):
     """L = Σ u z with fixed numbers u, which makes the upstream gradient u."""
 
     kind = "projection"
     derivation = SimpleNamespace(forward=lambda z, u: (u * z).sum(), backward=lambda z, u: u)
-
-    def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
-        """Return u, which has the shape of z."""
-        return check_values(self, target, z_shape)
-
-    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
-        """Return u in lane layout, 0 in empty lanes."""
-        return pack_values(target, blocks, dtype)
 
     def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
         """Return N Σ u z, which the caller divides by N, and fill dL/dz = u."""

@@ -1,10 +1,11 @@
-"""What activation functions share: any shape in, the same shape out, and kernels that see flat arrays.
+"""What layers share that treat every element alone: the same shape out as in, and kernels that see flat arrays.
 
 Floor 2.
 """
 
 from __future__ import annotations
 
+from ..checks import ShapeError
 from .layer import Layer, Shape
 
 
@@ -16,3 +17,18 @@ class Elementwise(Layer):
     def output_shape(self, z_shape: Shape) -> Shape:
         """Return the input's shape."""
         return z_shape
+
+
+class OfEqualInputs(Layer):
+    """Base of the layers that join two or more inputs of one shape, element by element."""
+
+    inputs = None
+
+    def output_shape(self, *x_shapes: Shape) -> Shape:
+        """Return the shape that all inputs have."""
+        different = [shape for shape in x_shapes if shape != x_shapes[0]]
+        if different:
+            raise ShapeError(
+                str(self), got=f"inputs of {x_shapes[0]} and {different[0]}", expected="inputs of one shape"
+            )
+        return x_shapes[0]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ...derivations import multiply as derivation
 from ..backend import kernel
-from ..checks import ShapeError
-from .layer import Layer, Shape, Share
+from .elementwise import OfEqualInputs
+from .layer import Share
 
 
 @kernel
@@ -22,7 +22,7 @@ def multiply_backward(dL_dz, other, dL_dx):
         dL_dx[k] = dL_dz[k] * other[k]  # (multiply.3)
 
 
-class Multiply(Layer):
+class Multiply(OfEqualInputs):
     """Element-wise product of two or more inputs of equal shape, as in gate * x.
 
     Raises
@@ -49,16 +49,6 @@ class Multiply(Layer):
 
     kind = "multiply"
     derivation = derivation
-    inputs = None
-
-    def output_shape(self, *x_shapes: Shape) -> Shape:
-        """Return the shape that all inputs have."""
-        different = [shape for shape in x_shapes if shape != x_shapes[0]]
-        if different:
-            raise ShapeError(
-                str(self), got=f"inputs of {x_shapes[0]} and {different[0]}", expected="inputs of one shape"
-            )
-        return x_shapes[0]
 
     def forward(self, share: Share) -> None:
         """Multiply the inputs from left to right."""

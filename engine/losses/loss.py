@@ -186,3 +186,15 @@ def pack_labels(labels: np.ndarray, blocks: int) -> np.ndarray:
     lanes = np.zeros(blocks * LANES, dtype=np.int64)
     lanes[: len(labels)] = labels
     return lanes.reshape(blocks, LANES)
+
+
+class LossOfValues(Loss):
+    """Base of the losses whose target has the shape of the output."""
+
+    def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
+        """Return the target, of the output's shape; integer labels become one-hot rows."""
+        return check_values(self, target, z_shape)
+
+    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
+        """Return the target as (blocks, ..., LANES)."""
+        return pack_values(target, blocks, dtype)

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...derivations import mean_absolute_error as derivation
 from ..backend import LANES, kernel, scalar
-from .loss import Loss, check_values, pack_values
+from .loss import LossOfValues
 
 
 @scalar
@@ -36,7 +36,7 @@ def mean_absolute_error(p, target, samples, N, dL_dp):
     return loss
 
 
-class MeanAbsoluteError(Loss):
+class MeanAbsoluteError(LossOfValues):
     """Mean over all elements of the mini-batch of |p - t|.
 
     Notes
@@ -60,14 +60,6 @@ class MeanAbsoluteError(Loss):
 
     kind = "mean_absolute_error"
     derivation = derivation
-
-    def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
-        """Return the target, of the output's shape; integer labels become one-hot rows."""
-        return check_values(self, target, z_shape)
-
-    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
-        """Return the target as (blocks, ..., LANES)."""
-        return pack_values(target, blocks, dtype)
 
     def decisions(self, z: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return where the prediction is above its target."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...derivations import mean_squared_error as derivation
 from ..backend import LANES, kernel
-from .loss import Loss, check_values, pack_values
+from .loss import LossOfValues
 
 
 @kernel
@@ -29,7 +29,7 @@ def mean_squared_error(p, target, samples, N, dL_dp):
     return loss
 
 
-class MeanSquaredError(Loss):
+class MeanSquaredError(LossOfValues):
     """Mean over all elements of the mini-batch of (p - l)².
 
     Notes
@@ -48,14 +48,6 @@ class MeanSquaredError(Loss):
 
     kind = "mean_squared_error"
     derivation = derivation
-
-    def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
-        """Return the target, of the output's shape; integer labels become one-hot rows."""
-        return check_values(self, target, z_shape)
-
-    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
-        """Return the target as (blocks, ..., LANES)."""
-        return pack_values(target, blocks, dtype)
 
     def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
         """Compute the summed loss and its gradient."""

@@ -7,7 +7,7 @@ import numpy as np
 from ...derivations import perceptron as derivation
 from ..backend import LANES, kernel
 from ..checks import ShapeError
-from .loss import Loss, check_values, pack_values
+from .loss import LossOfValues
 
 
 @kernel
@@ -28,7 +28,7 @@ def perceptron(a, target, samples, N, dL_da):
     return loss
 
 
-class Perceptron(Loss):
+class Perceptron(LossOfValues):
     """Half the number of wrong answers per sample, of neurons that end in a ``Step``.
 
     Raises
@@ -62,15 +62,11 @@ class Perceptron(Loss):
 
     def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
         """Return the target, of the output's shape and 0 or 1; integer labels become one-hot rows."""
-        target = check_values(self, target, z_shape)
+        target = super().check_target(target, z_shape)
         right = (target == 0) | (target == 1)
         if not right.all():
             raise ShapeError(f"{type(self).__name__}: target", got=str(target[~right][0]), expected="0 or 1")
         return target
-
-    def pack_target(self, target: np.ndarray, blocks: int, dtype: np.dtype) -> np.ndarray:
-        """Return the target as (blocks, ..., LANES)."""
-        return pack_values(target, blocks, dtype)
 
     def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
         """Compute the summed loss and its gradient."""
