@@ -154,7 +154,7 @@ LAYERS = (
       'add_bias(share.parameters["b"], ', 'add_bias(0 * share.parameters["b"], ',
       "the bias is not added, but has its gradient"),
     M("layers/dense.py", "weight-gradient-divided-by-N",
-      "j + index(v)] = acc[t, v]", "j + index(v)] = acc[t, v] / samples",
+      "row[index(j + v)] = acc[t, v]", "row[index(j + v)] = acc[t, v] / samples",
       "the loss has divided by N already"),
     M("layers/dense.py", "fans-exchanged", "self.initializer(rng, (I, J), J, I)", "self.initializer(rng, (I, J), I, J)",
       "the weights start in the size that fits the transposed layer", seen_by="engine/test_initializers.py"),

@@ -3,8 +3,10 @@
 Ladder: the literal loops of the derivation, then these tiles of TILE channels x LANES samples that stay in registers.
 The weights are copied first so that the TILE numbers that one step needs lie side by side: ``by_output`` [tile, c, i,
 j, t] for the forward pass, ``by_input`` [tile, o, i, j, t] for the input gradient. The bounds of the loops over the
-kernel come from tables, so padding costs nothing, and stride and dilation change index arithmetic alone. The last tile
-of a group is filled up with zero weights whose results are stored first and then overwritten by the last channel.
+kernel come from tables, so padding costs nothing, and stride and dilation change index arithmetic alone; where all of
+the kernel is inside, the three loops of the forward pass become one over a table of offsets, up to a quarter faster.
+The last tile of a group is filled up with zero weights whose results are stored first and then overwritten by the last
+channel.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from .. import initializers
 from ..backend import LANES, TILE, index, kernel, registers
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
 from .layer import Layer, Shape, Share, require_image
-from .window import Line, offset_steps, pair_of_integers, parse_padding
+from .window import Line, offset_steps, pair_of_integers, parse_padding, pixel_offsets
 
 TILE_SIZE = TILE * LANES
 
@@ -40,21 +42,25 @@ def pack_weights(W, groups, by_output, by_input):
 
 
 @kernel
-def conv2d_forward(x, by_output, b, z, rows, columns, dilation, groups):
+def conv2d_forward(x, pixels, by_output, weights, b, z, rows, columns, offsets, dilation, groups):
     """z[o,h,q] = b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p] for every sample.
 
     rows (P, 3) holds for each h the row s h - p and the range of i that stays inside the image; columns likewise.
+    offsets (C/G fh fw,) says how many pixels behind its first one a window reads c, i, j: where all of the window is
+    inside, the three loops are one, over pixels (blocks, C H W, LANES) and weights (tiles, C/G fh fw, TILE), which are
+    x and by_output.
     """
-    blocks = x.shape[0]
-    all_tiles, C_g, _, _, _ = by_output.shape
+    blocks, _, H, B, _ = x.shape
+    all_tiles, C_g, fh, fw, _ = by_output.shape
     _, O, P, Q, _ = z.shape
     (dh, dw), tiles, O_g = dilation, all_tiles // groups, O // groups
     acc = registers((TILE, LANES), TILE_SIZE, x)
     for n in range(blocks):
+        pixels_n = pixels[n]
         for tile in range(all_tiles):
             g = tile // tiles
             o = g * O_g + (tile - g * tiles) * TILE
-            last = (g + 1) * O_g - 1
+            last, weights_o = (g + 1) * O_g - 1, weights[tile]
             for h in range(P):
                 row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
                 for q in range(Q):
@@ -62,17 +68,23 @@ def conv2d_forward(x, by_output, b, z, rows, columns, dilation, groups):
                     for v in range(LANES):
                         for t in range(TILE):
                             acc[t, v] = b[min(o + t, last)]
-                    for c in range(C_g):
-                        for i in range(i_from, i_to):
-                            x_row, w_row = (
-                                x[n, index(g * C_g + c), index(row + dh * i)],
-                                by_output[tile, c, i],
-                            )
-                            for j in range(j_from, j_to):
-                                x_j, w_j = x_row[index(column + dw * j)], w_row[index(j)]
-                                for v in range(LANES):
-                                    for t in range(TILE):
-                                        acc[t, v] += w_j[t] * x_j[v]  # (conv2d.1)
+                    if i_to - i_from == fh and j_to - j_from == fw:
+                        start = (g * C_g * H + row) * B + column
+                        for k in range(offsets.size):
+                            x_k, w_k = pixels_n[index(start + offsets[k])], weights_o[index(k)]
+                            for v in range(LANES):
+                                for t in range(TILE):
+                                    acc[t, v] += w_k[t] * x_k[v]  # (conv2d.1)
+                    else:
+                        for c in range(C_g):
+                            for i in range(i_from, i_to):
+                                x_row = x[n, index(g * C_g + c), index(row + dh * i)]
+                                w_row = by_output[tile, c, i]
+                                for j in range(j_from, j_to):
+                                    x_j, w_j = x_row[index(column + dw * j)], w_row[index(j)]
+                                    for v in range(LANES):
+                                        for t in range(TILE):
+                                            acc[t, v] += w_j[t] * x_j[v]  # (conv2d.1)
                     for t in range(TILE - 1, -1, -1):
                         z_t = z[n, index(min(o + t, last)), h, q]
                         for v in range(LANES):
@@ -179,6 +191,21 @@ def conv2d_bias_gradient(dL_dz, dL_db):
             for k in range(size):
                 total += plane[k]  # (conv2d.5)
         dL_db[o] = total
+
+
+def as_pixels(x: np.ndarray) -> np.ndarray:
+    """Return the same memory as (blocks, C H W, LANES)."""
+    return x.reshape(len(x), -1, LANES)
+
+
+def as_tiles(packed: np.ndarray) -> np.ndarray:
+    """Return the same packed weights as (tiles, C fh fw, TILE)."""
+    return packed.reshape(len(packed), -1, TILE)
+
+
+def steps_of(layer) -> tuple[int, int, int, int]:
+    """Return by how much i grows and h falls, and j and q, from one contribution to an input pixel to the next."""
+    return *offset_steps(layer.stride[0], layer.dilation[0]), *offset_steps(layer.stride[1], layer.dilation[1])
 
 
 class Conv2D(Layer):
@@ -288,14 +315,16 @@ class Conv2D(Layer):
             "input_columns": along_columns.offsets_that_reach(),
             "weight_rows": along_rows.outputs_inside(),
             "weight_columns": along_columns.outputs_inside(),
+            "forward_offsets": pixel_offsets(C_g, self.kernel_size, (H, B), self.dilation),
         }
 
     def forward(self, share: Share) -> None:
         """Compute z, after packing the weights."""
-        scratch, W, b = share.scratch, share.parameters["W"], share.parameters["b"]
-        pack_weights(W, self.groups, scratch["by_output"], scratch["by_input"])
-        rows, columns = scratch["forward_rows"], scratch["forward_columns"]
-        conv2d_forward(share.x[0], scratch["by_output"], b, share.z, rows, columns, self.dilation, self.groups)
+        s, W, b = share.scratch, share.parameters["W"], share.parameters["b"]
+        pack_weights(W, self.groups, s["by_output"], s["by_input"])
+        x, w = (share.x[0], as_pixels(share.x[0])), (s["by_output"], as_tiles(s["by_output"]))
+        bounds = s["forward_rows"], s["forward_columns"], s["forward_offsets"]
+        conv2d_forward(*x, *w, b, share.z, *bounds, self.dilation, self.groups)
 
     def backward(self, share: Share) -> None:
         """Compute the gradients of W, b and, where it is wanted, x."""
@@ -305,11 +334,7 @@ class Conv2D(Layer):
         conv2d_bias_gradient(dL_dz.reshape(*dL_dz.shape[:2], -1), share.gradients["b"])
         if dL_dx is not None:
             rows, columns = scratch["input_rows"], scratch["input_columns"]
-            steps = (
-                *offset_steps(self.stride[0], self.dilation[0]),
-                *offset_steps(self.stride[1], self.dilation[1]),
-            )
-            conv2d_input_gradient(scratch["by_input"], dL_dz, dL_dx, rows, columns, steps, self.groups)
+            conv2d_input_gradient(scratch["by_input"], dL_dz, dL_dx, rows, columns, steps_of(self), self.groups)
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return O P Q C/G fh fw, the border counted as if it were inside."""

@@ -14,9 +14,18 @@ from ...derivations import conv_transpose2d as derivation
 from .. import initializers
 from ..backend import TILE, kernel
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
-from .conv2d import conv2d_bias_gradient, conv2d_forward, conv2d_input_gradient, conv2d_weight_gradient, pack_weights
+from .conv2d import (
+    as_pixels,
+    as_tiles,
+    conv2d_bias_gradient,
+    conv2d_forward,
+    conv2d_input_gradient,
+    conv2d_weight_gradient,
+    pack_weights,
+    steps_of,
+)
 from .layer import Layer, Shape, Share, require_image
-from .window import Line, offset_steps, pair_of_integers, parse_padding
+from .window import Line, offset_steps, pair_of_integers, parse_padding, pixel_offsets
 
 
 @kernel
@@ -166,15 +175,15 @@ class ConvTranspose2D(Layer):
             "x_columns": along_columns.offsets_inside(),
             "weight_rows": along_rows.outputs_inside(),
             "weight_columns": along_columns.outputs_inside(),
+            "x_offsets": pixel_offsets(O_g, self.kernel_size, (P, Q), self.dilation),
         }
 
     def forward(self, share: Share) -> None:
         """Compute z: the input gradient of the mirrored convolution, plus the bias."""
-        (x,), z, scratch, W = share.x, share.z, share.scratch, share.parameters["W"]
-        by_input, rows, columns = scratch["by_input"], scratch["z_rows"], scratch["z_columns"]
-        steps = (*offset_steps(self.stride[0], self.dilation[0]), *offset_steps(self.stride[1], self.dilation[1]))
-        pack_weights(W, self.groups, scratch["by_output"], by_input)
-        conv2d_input_gradient(by_input, x, z, rows, columns, steps, self.groups)  # (conv_transpose2d.3)
+        (x,), z, s, W = share.x, share.z, share.scratch, share.parameters["W"]
+        pack_weights(W, self.groups, s["by_output"], s["by_input"])
+        by_input, rows, columns = s["by_input"], s["z_rows"], s["z_columns"]
+        conv2d_input_gradient(by_input, x, z, rows, columns, steps_of(self), self.groups)  # (conv_transpose2d.3)
         add_bias(share.parameters["b"], z.reshape(*z.shape[:2], -1))
 
     def backward(self, share: Share) -> None:
@@ -185,8 +194,9 @@ class ConvTranspose2D(Layer):
         conv2d_weight_gradient(dL_dz, x, dL_dW, rows, columns, self.stride, self.groups)  # (conv_transpose2d.10)
         conv2d_bias_gradient(dL_dz.reshape(*dL_dz.shape[:2], -1), dL_db)  # (conv_transpose2d.11)
         if dL_dx is not None:
-            W, no_bias, rows, columns = (scratch[name] for name in ("by_output", "no_bias", "x_rows", "x_columns"))
-            conv2d_forward(dL_dz, W, no_bias, dL_dx, rows, columns, self.dilation, self.groups)  # (conv_transpose2d.7)
+            w = scratch["by_output"], as_tiles(scratch["by_output"])
+            bounds = scratch["x_rows"], scratch["x_columns"], scratch["x_offsets"], self.dilation, self.groups
+            conv2d_forward(dL_dz, as_pixels(dL_dz), *w, scratch["no_bias"], dL_dx, *bounds)  # (conv_transpose2d.7)
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return C H W O/G fh fw, what is cut off counted as if it were kept."""

@@ -88,6 +88,32 @@ def offset_steps(s: int, d: int) -> tuple[int, int]:
     return s // math.gcd(s, d), d // math.gcd(s, d)
 
 
+def pixel_offsets(channels: int, kernel: tuple[int, int], plane: tuple[int, int], steps: tuple[int, int]) -> np.ndarray:
+    """Return how many pixels lie between the first value that a kernel reads and each of the others.
+
+    Parameters
+    ----------
+    channels : int
+        That one output reads.
+    kernel, plane : (rows, columns)
+        Size of the kernel and of one channel of what it reads.
+    steps : (rows, columns)
+        Between neighbours of the kernel: the dilation.
+
+    Returns
+    -------
+    numpy.ndarray of shape (channels * rows * columns,), int64
+        In the order channel, row, column.
+
+    Examples
+    --------
+    >>> pixel_offsets(2, (2, 2), (10, 5), (1, 1)).tolist()
+    [0, 1, 5, 6, 50, 51, 55, 56]
+    """
+    c, i, j = np.indices((channels, *kernel))
+    return ((c * plane[0] + steps[0] * i) * plane[1] + steps[1] * j).reshape(-1).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Line:
     """Rows (or columns) of an image under a sliding window: the loop bounds that kernels read from tables.
