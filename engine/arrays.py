@@ -7,9 +7,30 @@ A mini-batch that is not a multiple of 16 is filled up with lanes of zeros.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .backend import LANES, kernel
+
+
+def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return zeros that begin on a cache line of 64 bytes.
+
+    NumPy aligns to 16 bytes; then every second vector of 32 bytes lies across two cache lines, and kernels that wait
+    for memory lose up to two fifths of their speed.
+    """
+    size = math.prod(shape) if isinstance(shape, tuple) else shape
+    memory = np.zeros(size * np.dtype(dtype).itemsize + 64, dtype=np.uint8)
+    first = -memory.ctypes.data % 64
+    return memory[first : first + size * np.dtype(dtype).itemsize].view(dtype).reshape(shape)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """Return a copy that begins on a cache line."""
+    copy = aligned_zeros(array.shape, array.dtype)
+    copy[...] = array
+    return copy
 
 
 def blocks_for(samples: int) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .arrays import aligned_zeros
 from .checks import ConfigurationError, DeviceError, ShapeError, require_positive_integers
 from .graph import Node, topological_order
 from .named import NamedArrays, NodeArrays
@@ -134,7 +135,7 @@ class Network:
                 self._stretches[name][part] = (size, shape)
                 size += -(-math.prod(shape) // ALIGNMENT) * ALIGNMENT
         try:
-            self.theta, self.dL_dtheta = np.zeros(size, self.dtype), np.zeros(size, self.dtype)
+            self.theta, self.dL_dtheta = aligned_zeros(size, self.dtype), aligned_zeros(size, self.dtype)
         except (MemoryError, ValueError) as error:
             raise ConfigurationError(f"Network: no memory for {size:,} parameters") from error
         self.parameters = NamedArrays("parameter", self._by_name(self.theta))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import add_into, blocks_for, pack, unpack
+from .arrays import add_into, aligned, aligned_zeros, blocks_for, pack, unpack
 from .backend import LANES
 from .layers.layer import Share
 
@@ -62,16 +62,17 @@ class Part:
         for name, node in network.nodes.items():
             shape = (blocks, *node.shape, LANES)
             if node.layer is None:
-                self.values[name] = np.zeros(shape, network.dtype)
+                self.values[name] = aligned_zeros(shape, network.dtype)
                 continue
             x = tuple(self.values[source.name] for source in node.inputs)
             z = node.layer.view(x[0], node.shape)
-            self.values[name] = np.empty(shape, network.dtype) if z is None else z
+            self.values[name] = aligned_zeros(shape, network.dtype) if z is None else z
+            scratch = node.layer.scratch(tuple(s.shape for s in node.inputs), blocks, network.dtype)
             self.shares[name] = Share(
                 x=x,
                 z=self.values[name],
                 parameters=network.layer_arrays(name, network.theta),
-                scratch=node.layer.scratch(tuple(s.shape for s in node.inputs), blocks, network.dtype),
+                scratch={key: aligned(array) for key, array in scratch.items()},
                 first_sample=self.first_sample,
                 samples=self.samples,
                 N=samples,
@@ -139,9 +140,9 @@ class Pass:
             return
         network = self.network
         for rank, part in enumerate(self.active):
-            part.dL_dtheta = network.dL_dtheta if rank == 0 else np.zeros_like(network.theta)
+            part.dL_dtheta = network.dL_dtheta if rank == 0 else aligned_zeros(network.theta.shape, network.dtype)
             part.seeds = {
-                position: np.zeros((part.blocks, *node.shape, LANES), network.dtype)
+                position: aligned_zeros((part.blocks, *node.shape, LANES), network.dtype)
                 for position, node in enumerate(network.outputs)
             }
             for name in reversed(network.nodes):
@@ -152,7 +153,8 @@ class Pass:
     def _allocate_node(self, part: Part, name: str, node: Node) -> None:
         network = self.network
         incoming = self._incoming(part, name)
-        part.gradients[name] = incoming[0] if len(incoming) == 1 else np.zeros_like(part.values[name])
+        value = part.values[name]
+        part.gradients[name] = incoming[0] if len(incoming) == 1 else aligned_zeros(value.shape, value.dtype)
         if node.layer is None:
             return
         for position, source in enumerate(node.inputs):
@@ -160,7 +162,7 @@ class Pass:
             if source.name in self._wanted:
                 edge = node.layer.view(part.gradients[name], source.shape)
                 if edge is None:
-                    edge = np.zeros((part.blocks, *source.shape, LANES), network.dtype)
+                    edge = aligned_zeros((part.blocks, *source.shape, LANES), network.dtype)
             part.edges[name, position] = edge
         share = part.shares[name]
         share.dL_dz = part.gradients[name]

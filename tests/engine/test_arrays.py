@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handgrad.engine.arrays import add_into, blocks_for, gather, pack, unpack
+from handgrad.engine import Conv2D, Dense, Flatten, Input, MaxPool2D, Network, ReLU
+from handgrad.engine.arrays import add_into, aligned, aligned_zeros, blocks_for, gather, pack, unpack
 from handgrad.engine.backend import LANES
 
 SHAPES = st.lists(st.integers(1, 4), min_size=0, max_size=3).map(tuple)
@@ -81,3 +82,28 @@ def test_add_into(dtype):
     add_into(total, part)
     np.testing.assert_array_equal(total, np.arange(37) + 2)
     np.testing.assert_array_equal(part, 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("shape", [7, (), (3, 5), (2, 3, 4, 16)])
+def test_aligned_arrays_begin_on_a_cache_line(shape, dtype):
+    for _ in range(5):
+        zeros = aligned_zeros(shape, dtype)
+        assert (
+            zeros.ctypes.data % 64 == 0 and zeros.dtype == dtype and zeros.flags.c_contiguous and zeros.flags.writeable
+        )
+        assert zeros.shape == np.zeros(shape).shape and not zeros.any()
+        values = np.random.default_rng(0).normal(size=shape).astype(dtype)
+        copy = aligned(values)
+        np.testing.assert_array_equal(copy, values)
+        assert copy.ctypes.data % 64 == 0 and not np.shares_memory(copy, values)
+
+
+def test_all_buffers_of_a_step_begin_on_a_cache_line():
+    x = Input((3, 9, 9))
+    network = Network(x, Dense(5)(Flatten()(MaxPool2D(2)(ReLU()(Conv2D(5, 3)(x))))), threads=2)
+    network.backward(np.ones_like(network.forward(np.ones((40, 3, 9, 9)))))
+    for part in network.last_pass.active:
+        arrays = [*part.values.values(), *part.edges.values(), *part.seeds.values(), part.dL_dtheta, network.theta]
+        arrays += [array for share in part.shares.values() for array in share.scratch.values()]
+        assert all(array.ctypes.data % 64 == 0 for array in arrays)
