@@ -100,7 +100,6 @@ class Session:
             note(f"{self.folder} is complete, {at.epoch} of {at.epoch} epochs: nothing is left to train")
         elif at.epoch or at.batch:
             note(f"continuing in epoch {at.epoch + 1} after {at.batch} of {training.batches} mini-batches")
-
         for name, node in self.network.nodes.items():
             if node.layer is not None and node.layer.kind == "step" and node.layer.surrogate is None:
                 note(
