@@ -11,6 +11,8 @@ channel.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from ...derivations import conv2d as derivation
@@ -132,52 +134,63 @@ def conv2d_input_gradient(by_input, dL_dz, dL_dx, rows, columns, steps, groups):
                             dL_dx_t[v] = acc[t, v]
 
 
-CHANNELS = 3  # input channels in a tile of the weight gradient
-FILTERS = 2 if TILE == 4 else 8  # filters in it: 3 x 2 x 16 numbers fill 12 of 16 AVX2 registers, 3 x 8 x 16 24 of 32
-WEIGHT_TILE = CHANNELS * FILTERS * LANES
+SUMS = 6 if TILE == 4 else 24  # products of channels and filters that a tile adds up: 12 of 16 registers, 24 of 32
 
 
-@kernel
-def conv2d_weight_gradient(x, dL_dz, dL_dW, rows, columns, stride, groups):
-    """dL/dW[o,c,i,j] = Σ over samples and positions of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p].
+def weight_tile(channels: int, filters: int) -> tuple[int, int]:
+    """Return how many channels and filters of a group a tile of the weight gradient takes, so that few are surplus."""
+    shapes = [(count, SUMS // count) for count in (3, 2, 1)]  # of equal ones the first: it reads the fewest numbers
+    return min(shapes, key=lambda shape: -(-channels // shape[0]) * -(-filters // shape[1]))
 
-    rows (fh, 3) holds for each i the row d i - p and the range of h that stays inside the image; columns likewise.
-    """
-    blocks = x.shape[0]
-    O, C_g, fh, fw = dL_dW.shape
-    (sh, sw), O_g = stride, O // groups
-    acc = registers((CHANNELS, FILTERS, LANES), WEIGHT_TILE, x)
-    for g in range(groups):
-        last = (g + 1) * O_g - 1
-        for o in range(g * O_g, last + 1, FILTERS):
-            for c in range(0, C_g, CHANNELS):
-                for i in range(fh):
-                    row, h_from, h_to = rows[i, 0], rows[i, 1], rows[i, 2]
-                    for j in range(fw):
-                        column, q_from, q_to = columns[j, 0], columns[j, 1], columns[j, 2]
-                        for v in range(LANES):
-                            for r in range(CHANNELS):
-                                for t in range(FILTERS):
-                                    acc[r, t, v] = 0
-                        for n in range(blocks):
-                            x_n, dL_dz_n = x[n], dL_dz[n]
-                            for h in range(h_from, h_to):
-                                a = index(sh * h + row)
-                                for q in range(q_from, q_to):
-                                    b = index(sw * q + column)
-                                    for v in range(LANES):
-                                        for r in range(CHANNELS):
-                                            for t in range(FILTERS):
-                                                acc[r, t, v] += (
-                                                    dL_dz_n[index(min(o + t, last)), index(h), index(q), v]
-                                                    * x_n[index(g * C_g + min(c + r, C_g - 1)), a, b, v]
-                                                )  # (conv2d.4)
-                        for r in range(CHANNELS - 1, -1, -1):
-                            for t in range(FILTERS - 1, -1, -1):
-                                total = acc[r, t, 0]
-                                for v in range(1, LANES):
-                                    total += acc[r, t, v]
-                                dL_dW[min(o + t, last), min(c + r, C_g - 1), i, j] = total
+
+@functools.cache
+def weight_gradient(CHANNELS: int, FILTERS: int):
+    """Return the kernel for tiles of so many input channels and filters."""
+    WEIGHT_TILE = SUMS * LANES
+
+    @kernel
+    def conv2d_weight_gradient(x, dL_dz, dL_dW, rows, columns, stride, groups):
+        """dL/dW[o,c,i,j] = Σ over samples and positions of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p].
+
+        rows (fh, 3) holds for each i the row d i - p and the range of h that stays inside the image; columns likewise.
+        """
+        blocks = x.shape[0]
+        O, C_g, fh, fw = dL_dW.shape
+        (sh, sw), O_g = stride, O // groups
+        acc = registers((CHANNELS, FILTERS, LANES), WEIGHT_TILE, x)
+        for g in range(groups):
+            last = (g + 1) * O_g - 1
+            for o in range(g * O_g, last + 1, FILTERS):
+                for c in range(0, C_g, CHANNELS):
+                    for i in range(fh):
+                        row, h_from, h_to = rows[i, 0], rows[i, 1], rows[i, 2]
+                        for j in range(fw):
+                            column, q_from, q_to = columns[j, 0], columns[j, 1], columns[j, 2]
+                            for v in range(LANES):
+                                for r in range(CHANNELS):
+                                    for t in range(FILTERS):
+                                        acc[r, t, v] = 0
+                            for n in range(blocks):
+                                x_n, dL_dz_n = x[n], dL_dz[n]
+                                for h in range(h_from, h_to):
+                                    a = index(sh * h + row)
+                                    for q in range(q_from, q_to):
+                                        b = index(sw * q + column)
+                                        for v in range(LANES):
+                                            for r in range(CHANNELS):
+                                                for t in range(FILTERS):
+                                                    acc[r, t, v] += (
+                                                        dL_dz_n[index(min(o + t, last)), index(h), index(q), v]
+                                                        * x_n[index(g * C_g + min(c + r, C_g - 1)), a, b, v]
+                                                    )  # (conv2d.4)
+                            for r in range(CHANNELS - 1, -1, -1):
+                                for t in range(FILTERS - 1, -1, -1):
+                                    total = acc[r, t, 0]
+                                    for v in range(1, LANES):
+                                        total += acc[r, t, v]
+                                    dL_dW[min(o + t, last), min(c + r, C_g - 1), i, j] = total
+
+    return conv2d_weight_gradient
 
 
 @kernel
@@ -330,6 +343,7 @@ class Conv2D(Layer):
         """Compute the gradients of W, b and, where it is wanted, x."""
         (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
         rows, columns = scratch["weight_rows"], scratch["weight_columns"]
+        conv2d_weight_gradient = weight_gradient(*weight_tile(x.shape[1] // self.groups, self.filters // self.groups))
         conv2d_weight_gradient(x, dL_dz, share.gradients["W"], rows, columns, self.stride, self.groups)
         conv2d_bias_gradient(dL_dz.reshape(*dL_dz.shape[:2], -1), share.gradients["b"])
         if dL_dx is not None:

@@ -20,9 +20,10 @@ from .conv2d import (
     conv2d_bias_gradient,
     conv2d_forward,
     conv2d_input_gradient,
-    conv2d_weight_gradient,
     pack_weights,
     steps_of,
+    weight_gradient,
+    weight_tile,
 )
 from .layer import Layer, Shape, Share, require_image
 from .window import Line, offset_steps, pair_of_integers, parse_padding, pixel_offsets
@@ -191,7 +192,8 @@ class ConvTranspose2D(Layer):
         (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
         dL_dW, dL_db = share.gradients["W"], share.gradients["b"]
         rows, columns = scratch["weight_rows"], scratch["weight_columns"]
-        conv2d_weight_gradient(dL_dz, x, dL_dW, rows, columns, self.stride, self.groups)  # (conv_transpose2d.10)
+        mirrored = weight_gradient(*weight_tile(self.filters // self.groups, x.shape[1] // self.groups))
+        mirrored(dL_dz, x, dL_dW, rows, columns, self.stride, self.groups)  # (conv_transpose2d.10)
         conv2d_bias_gradient(dL_dz.reshape(*dL_dz.shape[:2], -1), dL_db)  # (conv_transpose2d.11)
         if dL_dx is not None:
             w = scratch["by_output"], as_tiles(scratch["by_output"])
