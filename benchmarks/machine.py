@@ -56,6 +56,15 @@ def busy_seconds() -> float:
     return (user + nice + system + irq + softirq + steal) / 100
 
 
+def runs_per_second(run: Callable[[], None], seconds: float) -> float:
+    """Call a function again and again for about so long and return how often it ran in a second."""
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        run()
+        count += 1
+    return count / (time.perf_counter() - start)
+
+
 def quietly(measure: Callable[[], float]) -> tuple[float, int]:
     """Return a measurement during which nobody else used the machine, and how many were rejected before it.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from ..engine.cases import Projection
@@ -13,6 +11,7 @@ from ..engine.network import Network
 from ..engine.optimizers.optimizer import STATE_NAME
 from ..engine.optimizers.sgd import SGD
 from ..engine.training import TrainingStep
+from .machine import runs_per_second
 from .nets import NETS, graph
 
 BATCHES = 8  # of different data, in turn
@@ -40,12 +39,9 @@ class Handgrad:
         loss, targets = SoftmaxCrossEntropy(), rng.integers(0, 10, BATCHES * batch)
         if not net.classes:
             loss, targets = Projection(), rng.normal(size=(BATCHES * batch, *z.shape)).astype(np.float32)
-        self.images = images
         feed = Feed(images, targets, np.full(1, 1 / 128), np.full(1, -1.0))
         self._order = rng.permutation(BATCHES * batch)
-        self.step_of = Step if net.classes else StepWithInput
-        self._step = self.step_of(self.network, loss, SGD(0.01), feed)
-        self.feed, self._lanes = self._step.feed, None
+        self._step = (TrainingStep if net.classes else StepWithInput)(self.network, loss, SGD(0.01), feed)
 
     def step(self) -> None:
         """Train on the next mini-batch."""
@@ -55,18 +51,13 @@ class Handgrad:
 
     def forward(self) -> None:
         """Compute the outputs of a mini-batch that is already packed."""
-        current = self.network.pass_for(self.batch, input_gradient=not isinstance(self._step, Step))
+        current = self.network.pass_for(self.batch, input_gradient=isinstance(self._step, StepWithInput))
         current.prepare(training=False, draw=0)
         current.run(current.forward)
 
     def images_per_second(self, seconds: float, forward: bool = False) -> float:
         """Run for about so long and return the rate."""
-        run = self.forward if forward else self.step
-        count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            run()
-            count += 1
-        return count * self.batch / (time.perf_counter() - start)
+        return self.batch * runs_per_second(self.forward if forward else self.step, seconds)
 
     def buffers(self) -> int:
         """Return the bytes of parameters, gradients, values and scratch that a step holds."""
@@ -90,10 +81,6 @@ class Handgrad:
                     for array in share.scratch.values():
                         add(array)
         return sum(seen.values())
-
-
-class Step(TrainingStep):
-    """The engine's own training step."""
 
 
 class StepWithInput(TrainingStep):
@@ -120,7 +107,4 @@ class StepWithInput(TrainingStep):
             self.feed.load(current, part, lanes)
             current.forward(part)
             current.backward(part)
-        self.network.workers.barrier()
-        stretch = slice(self._bounds[rank], self._bounds[rank + 1])
-        current.reduce_gradients(stretch)
-        self.optimizer.update_stretch(STATE_NAME, self.network.theta, self.network.dL_dtheta, stretch)
+        self._update(rank, current)

@@ -6,10 +6,9 @@ costs them nothing.
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
+from .machine import runs_per_second
 from .nets import NETS
 from .ours import BATCHES
 
@@ -124,12 +123,7 @@ class PyTorch:
 
     def images_per_second(self, seconds: float, forward: bool = False) -> float:
         """Run for about so long and return the rate."""
-        run = self.forward if forward else self.step
         self.module.train(not forward)
-        count, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            run()
-            count += 1
-        rate = count * self.batch / (time.perf_counter() - start)
+        rate = self.batch * runs_per_second(self.forward if forward else self.step, seconds)
         self.module.train()
         return rate

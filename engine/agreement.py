@@ -69,6 +69,11 @@ class Agreement:
     surrogate: bool = False
 
     @property
+    def agrees(self) -> bool:
+        """Return whether all views agree, but for those that a declared surrogate excuses."""
+        return self.verdict in ("ok", "surrogate")
+
+    @property
     def verdict(self) -> str:
         """Return "ok", "FAIL", or why quotients say nothing: "kink" everywhere, "rounding", or a "surrogate"."""
         if not self.views["literal"].relative < LITERAL_LIMIT:

@@ -55,6 +55,7 @@ class TrainingStep:
             Samples whose largest output was that of the true class, before the step; 0 for targets that are no labels.
         """
         network = self.network
+        network.check_samples(len(chosen))
         current = network.pass_for(len(chosen), input_gradient=False)
         current.allocate_gradients()
         current.prepare(training=True, draw=network.draw)
@@ -78,6 +79,11 @@ class TrainingStep:
                 predicted_classes(z, predicted)
                 self._correct[rank] = (predicted.reshape(-1)[: part.samples] == self.feed.labels[mine]).sum()
             current.backward(part)
+        self._update(rank, current)
+
+    def _update(self, rank: int, current) -> None:
+        """Add up the gradients of this worker's stretch of the parameters, and move them."""
+        network = self.network
         network.workers.barrier()  # everybody's gradients are ready
         stretch = slice(self._bounds[rank], self._bounds[rank + 1])
         current.reduce_gradients(stretch)

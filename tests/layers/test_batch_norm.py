@@ -334,6 +334,13 @@ def test_shapes_are_checked():
     assert BatchNorm()(Input((3, 4, 5))).shape == (3, 4, 5)
 
 
+def test_a_training_step_on_a_single_sample_is_refused():
+    one = np.ones(1)
+    step = TrainingStep(a_network(), SoftmaxCrossEntropy(), SGD(0.1), Feed(np.ones((3, 4)), np.zeros(3, int), one, one))
+    with pytest.raises(ShapeError, match="mini-batch of 1 sample"):
+        step(np.arange(1))
+
+
 def test_a_refused_mini_batch_changes_nothing():
     network = a_network(dtype="float64")
     x = np.random.default_rng(0).normal(size=(5, 4))
