@@ -1,9 +1,13 @@
-"""The machine: its name, the peak of its multiply-adds, and how much of it others are using."""
+"""The machine: the peak of its multiply-adds, and how much of it others are using."""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,9 +19,21 @@ PEAK_TILE = ROWS * LANES // 2
 HALF = LANES // 2
 NOISE = 0.08  # share of one core that others may use during a measurement
 TRIES = 6
+Value = TypeVar("Value")
 
 
-@kernel
+def measured(function):
+    """Compile a kernel that lies outside of the engine, kept in the cache under its own source.
+
+    The cache's folder is named by the sources of the engine alone; without this, a changed kernel of the benchmarks
+    would be measured as it was before.
+    """
+    source = Path(inspect.getsourcefile(function)).read_bytes()
+    function.__qualname__ += hashlib.sha256(source).hexdigest()[:12]
+    return kernel(function)
+
+
+@measured
 def _multiply_add(out, turns, x, y):
     """Ten rows of half a lane block, each a = a x + y as often as wanted, in registers."""
     acc = registers((ROWS, HALF), PEAK_TILE, out)
@@ -57,15 +73,15 @@ def busy_seconds() -> float:
 
 
 def runs_per_second(run: Callable[[], None], seconds: float) -> float:
-    """Call a function again and again for about so long and return how often it ran in a second."""
+    """Call a function again and again for about so long, at least once, and return how often it ran in a second."""
     count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
+    while not count or time.perf_counter() - start < seconds:
         run()
         count += 1
     return count / (time.perf_counter() - start)
 
 
-def quietly(measure: Callable[[], float]) -> tuple[float, int]:
+def quietly(measure: Callable[[], Value]) -> tuple[Value, int]:
     """Return a measurement during which nobody else used the machine, and how many were rejected before it.
 
     After TRIES attempts the one with the least noise is taken.
@@ -80,4 +96,4 @@ def quietly(measure: Callable[[], float]) -> tuple[float, int]:
         if others < NOISE + 0.015 / seconds:  # the clock of the operating system ticks every 10 ms
             return value, len(attempts) - 1
         time.sleep(0.2)
-    return min(attempts)[1], TRIES
+    return min(attempts, key=lambda attempt: attempt[0])[1], TRIES

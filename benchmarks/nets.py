@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from ..engine.graph import Input, Node
 from ..engine.models.text import chain
 
+LATENCY_GOAL = 1.0  # PyTorch's time for one image divided by ours
+MEMORY_GOAL = 1.5  # bytes of a training step: ours divided by PyTorch's, at most
+
 LENET = "conv 6@5x5 same > relu > maxpool 2 > conv 16@5x5 > relu > maxpool 2 > {} > dense 84 > relu > dense 10"
 LENET_1998 = "conv 6@5x5 same > tanh > avgpool 2 > conv 16@5x5 > tanh > avgpool 2 > {} > dense 84 > tanh > dense 10"
 

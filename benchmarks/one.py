@@ -1,20 +1,21 @@
 """Measure one network beside its peers: ``python -m handgrad.benchmarks.one NET BATCH`` prints one JSON object.
 
-A process of its own, so that nothing compiled for another size is in the way. All runners take turns, A B C A B C; a
-ratio is taken within each turn, and the median of the ratios is the result.
+A process of its own, so that nothing compiled for another size is in the way.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
-import statistics
 import time
 
 from ..engine.backend import TILE
-from .machine import peak_gflops, quietly
-from .nets import NETS
+from .machine import peak_gflops
+from .nets import LATENCY_GOAL, MEMORY_GOAL, NETS
 from .ours import Handgrad
+from .runner import Runner
+from .turns import Turns, kinds_for, take_turns
 
 SECONDS, REPEATS = 0.3, 7
 
@@ -35,57 +36,83 @@ def operations(network) -> int:
     return 2 * total
 
 
-def measure(name: str, batch: int, threads: int, repeats: int, seconds: float, with_peers: bool) -> dict:
-    """Return rates and ratios of one network; see the module's docstring."""
-    runners = [Handgrad(name, batch, threads)]
-    if with_peers:
-        from .peers import MODES, PyTorch
+def peers_of(name: str, batch: int, threads: int) -> list:
+    """Return what makes each peer that is installed: pairs of its label and a function."""
+    from .peers import MODES, PyTorch
 
-        modes = [mode for mode in MODES if len(NETS[name].shape) == 3 or "channels_last" not in mode]
-        runners += [PyTorch(name, batch, threads, mode) for mode in modes]
-    first = {}
-    for runner in runners:
-        start = time.perf_counter()
-        runner.step()
-        first[runner.label] = time.perf_counter() - start
-        runner.images_per_second(seconds)
+    modes = [mode for mode in MODES if len(NETS[name].shape) == 3 or "channels_last" not in mode]
+    makers = [(f"PyTorch {mode}", lambda mode=mode: PyTorch(name, batch, threads, mode)) for mode in modes]
+    if importlib.util.find_spec("jax") is not None:
+        from .jax_peer import Jax
+
+        makers.append((Jax.label, lambda: Jax(name, batch, threads)))
+    return makers
+
+
+def start(makers: list, kinds: list[str]) -> tuple[list[Runner], dict[str, float], dict[str, str]]:
+    """Make the runners and let each do everything once, which compiles what is compiled.
+
+    Returns
+    -------
+    runners : list of Runner
+    first : dict of str to float
+        Seconds of each one's first step.
+    left_out : dict of str to str
+        Optional peers that cannot run here, such as compiled code without a C++ compiler, and why.
+    """
+    runners, first, left_out = [], {}, {}
+    for label, make in makers:
+        try:
+            runner = make()
+            began = time.perf_counter()
+            runner.step()
+            first[label] = time.perf_counter() - began
+            for kind in kinds:
+                runner.rate(kind, 0.0)
+        except Exception as error:
+            if "compile" not in label and "JAX" not in label:
+                raise
+            first.pop(label, None)
+            left_out[label] = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+        else:
+            runners.append(runner)
+    return runners, first, left_out
+
+
+def memory_of(runners: list[Runner]) -> dict[str, int]:
+    """Return the bytes of a training step of those that can say it: this engine and PyTorch without its compiler."""
+    return {r.label: r.step_bytes() for r in runners if r.label in (Handgrad.label, "PyTorch eager")}
+
+
+def measure(name: str, batch: int, threads: int, repeats: int, seconds: float, with_peers: bool) -> dict:
+    """Return rates, ratios, memory and GFLOP/s of one network."""
+    kinds = kinds_for(NETS[name].classes)
+    (ours,), first, _ = start([(Handgrad.label, lambda: Handgrad(name, batch, threads))], ["step"])
+    memory = memory_of([ours])  # before inference adds buffers of its own
+    peers, more, left_out = start(peers_of(name, batch, threads) if with_peers else [], kinds)
+    runners, first, memory = [ours, *peers], first | more, memory | memory_of(peers)
     peak = peak_gflops(threads)
-    rates, forward, rejected = ({r.label: [] for r in runners} for _ in range(3))
-    for _ in range(repeats):
-        for runner in runners:
-            time.sleep(0.02)
-            rate, bad = quietly(lambda runner=runner: runner.images_per_second(seconds))
-            rates[runner.label].append(rate)
-            rejected[runner.label].append(bad)
-            forward[runner.label].append(quietly(lambda r=runner: r.images_per_second(seconds / 3, forward=True))[0])
-    ours = runners[0]
-    flops = operations(ours.network) * statistics.median(rates[ours.label]) / 1e9
-    result = {
-        "net": name,
-        "batch": batch,
-        "threads": threads,
-        "tile": TILE,
-        "goal": NETS[name].goal,
-        "images_per_second": {label: statistics.median(values) for label, values in rates.items()},
-        "forward_images_per_second": {label: statistics.median(values) for label, values in forward.items()},
-        "first_step_seconds": first,
-        "gflops": flops,
-        "peak_gflops": peak,
-        "share_of_peak": flops / peak,
-        "rejected": sum(map(sum, rejected.values())),
-        "buffers_bytes": ours.buffers(),
-    }
-    if with_peers:
-        for key, values in (("step", rates), ("forward", forward)):
-            peers = [[values[r.label][k] for r in runners[1:]] for k in range(repeats)]
-            ratios = sorted(values[ours.label][k] / max(peers[k]) for k in range(repeats))
-            result[key] = {
-                "ratio": statistics.median(ratios),
-                "least": ratios[0],
-                "largest": ratios[-1],
-                "strongest": max(values, key=lambda label: statistics.median(values[label]) * (label != ours.label)),
-            }
-    return result
+    turns = take_turns(runners, kinds, seconds, repeats)
+    flops = operations(ours.network) * turns.medians("step")[ours.label] / 1e9
+    goals = {"step": NETS[name].goal, "memory": MEMORY_GOAL}
+    result = {"net": name, "title": NETS[name].title, "batch": batch, "threads": threads, "tile": TILE}
+    result |= {"images_per_second": {kind: turns.medians(kind) for kind in kinds if kind != "latency"}}
+    if "latency" in kinds:
+        goals["latency"] = LATENCY_GOAL
+        result["latency_microseconds"] = {label: 1e6 / rate for label, rate in turns.medians("latency").items()}
+    result |= {"gflops": flops, "peak_gflops": peak, "share_of_peak": flops / peak, "memory_bytes": memory}
+    result |= {"first_step_seconds": first, "turns": turns.count, "rejected": turns.rejected}
+    return result | {"goals": goals, "left_out": left_out, "ratios": ratios_of(turns, memory)}
+
+
+def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:
+    """Return each ratio of this engine to the strongest peer; empty without peers."""
+    if len(memory) == 1:
+        return {}
+    ratios = {kind: turns.compare(kind) for kind in turns.rates}
+    (_, ours), (label, theirs) = sorted(memory.items(), key=lambda item: item[0] != Handgrad.label)
+    once = ours / theirs
+    return ratios | {"memory": {"ratio": once, "least": once, "largest": once, "uncertainty": 0.0, "strongest": label}}
 
 
 def main() -> None:

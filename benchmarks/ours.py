@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
 from ..engine.cases import Projection
@@ -11,13 +13,14 @@ from ..engine.network import Network
 from ..engine.optimizers.optimizer import STATE_NAME
 from ..engine.optimizers.sgd import SGD
 from ..engine.training import TrainingStep
-from .machine import runs_per_second
+from .memory import held_bytes, temporary_bytes
 from .nets import NETS, graph
+from .runner import Runner
 
 BATCHES = 8  # of different data, in turn
 
 
-class Handgrad:
+class Handgrad(Runner):
     """Train one network on uint8 data, gathered, scaled and packed in every step.
 
     Parameters
@@ -34,53 +37,64 @@ class Handgrad:
         net, rng = NETS[name], np.random.default_rng(0)
         x, z = graph(name)
         self.network = Network(x, z, seed=0, threads=threads)
-        self.batch, self._turn = batch, 0
+        self.batch, self._turn, self._with_input = batch, 0, not net.classes
         images = rng.integers(0, 256, size=(BATCHES * batch, *net.shape), dtype=np.uint8)
         loss, targets = SoftmaxCrossEntropy(), rng.integers(0, 10, BATCHES * batch)
-        if not net.classes:
+        if self._with_input:
             loss, targets = Projection(), rng.normal(size=(BATCHES * batch, *z.shape)).astype(np.float32)
         feed = Feed(images, targets, np.full(1, 1 / 128), np.full(1, -1.0))
         self._order = rng.permutation(BATCHES * batch)
-        self._step = (TrainingStep if net.classes else StepWithInput)(self.network, loss, SGD(0.01), feed)
+        self.training = (StepWithInput if self._with_input else TrainingStep)(self.network, loss, SGD(0.01), feed)
+        self._one = rng.normal(size=(1, *net.shape)).astype(np.float32)
+        self._targets: list[np.ndarray] = []
 
     def step(self) -> None:
         """Train on the next mini-batch."""
         start = self._turn % BATCHES * self.batch
         self._turn += 1
-        self._step(self._order[start : start + self.batch])
+        self.training(self._order[start : start + self.batch])
+
+    def current(self):
+        """Return the pass whose buffers a training step uses."""
+        return self.network.pass_for(self.batch, input_gradient=self._with_input)
 
     def forward(self) -> None:
         """Compute the outputs of a mini-batch that is already packed."""
-        current = self.network.pass_for(self.batch, input_gradient=isinstance(self._step, StepWithInput))
+        current = self.current()
         current.prepare(training=False, draw=0)
         current.run(current.forward)
 
-    def images_per_second(self, seconds: float, forward: bool = False) -> float:
-        """Run for about so long and return the rate."""
-        return self.batch * runs_per_second(self.forward if forward else self.step, seconds)
+    def backward_seconds(self) -> float:
+        """Run both passes; the loss, whose value and gradient are one kernel, is counted with the backward pass."""
+        current, loss, targets = self.current(), self.training.loss, self.training.feed.targets
+        current.allocate_gradients()
+        if not self._targets and not self._with_input:
+            self._targets = [
+                loss.pack_target(targets[p.first_sample : p.first_sample + p.samples], p.blocks, self.network.dtype)
+                for p in current.active
+            ]
+        current.prepare(training=True, draw=0)
+        current.run(current.forward)
+        start = time.perf_counter()
+        current.run(self._backward)
+        current.reduce_gradients()
+        return time.perf_counter() - start
 
-    def buffers(self) -> int:
-        """Return the bytes of parameters, gradients, values and scratch that a step holds."""
-        seen: dict[int, int] = {}
+    def _backward(self, part) -> None:
+        current, network = self.current(), self.network
+        if not self._with_input:
+            z, target = part.values[network.outputs[0].name], self._targets[current.active.index(part)]
+            self.training.loss.on_lanes(z, target, part.samples, current.samples, part.seeds[0])
+        current.backward(part)
 
-        def add(array):
-            base = array
-            while isinstance(base.base, np.ndarray):
-                base = base.base
-            seen[id(base)] = base.nbytes
+    def classify_one(self) -> None:
+        """Compute the outputs of one sample, layout and checks included."""
+        self.network.forward(self._one)
 
-        add(self.network.theta)
-        for current in self.network._passes.values():
-            for part in current.active:
-                add(part.dL_dtheta)
-                for arrays in (part.values, part.gradients, part.edges, part.seeds):
-                    for array in arrays.values():
-                        if array is not None:
-                            add(array)
-                for share in part.shares.values():
-                    for array in share.scratch.values():
-                        add(array)
-        return sum(seen.values())
+    def step_bytes(self) -> int:
+        """Return the bytes that a training step takes: what it holds from step to step, and what it makes besides."""
+        temporary = temporary_bytes(self.step)
+        return temporary + held_bytes(self.network, self.training, without=[self.training.feed])
 
 
 class StepWithInput(TrainingStep):

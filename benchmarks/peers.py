@@ -6,11 +6,14 @@ costs them nothing.
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 
-from .machine import runs_per_second
+from .memory import torch_peak_bytes
 from .nets import NETS
 from .ours import BATCHES
+from .runner import Runner
 
 MODES = ("eager", "channels_last", "compile", "compile channels_last")
 
@@ -62,7 +65,7 @@ def modules(name: str):
     }[name]()
 
 
-class PyTorch:
+class PyTorch(Runner):
     """Train one network in one mode.
 
     Parameters
@@ -82,13 +85,12 @@ class PyTorch:
         torch.manual_seed(0)
         net, self.batch, self.label, self._turn = NETS[name], batch, f"PyTorch {mode}", 0
         layout = torch.channels_last if "channels_last" in mode else torch.contiguous_format
-        is_image = len(net.shape) == 3
         self.module = modules(name).train()
         rng = np.random.default_rng(0)
         x = torch.tensor(rng.normal(size=(BATCHES * batch, *net.shape)).astype(np.float32))
-        if is_image:
+        if len(net.shape) == 3:
             self.module, x = self.module.to(memory_format=layout), x.contiguous(memory_format=layout)
-        self.x, self._with_input = x, not net.classes
+        self.x, self._one, self._with_input = x, x[:1].clone(), not net.classes
         if net.classes:
             self.target, criterion = torch.tensor(rng.integers(0, 10, BATCHES * batch)), torch.nn.CrossEntropyLoss()
             self._loss = lambda x, target: criterion(self.module(x), target)
@@ -97,33 +99,54 @@ class PyTorch:
                 z = self.module(x[:batch])
             u = torch.randn(z.shape).contiguous(memory_format=layout)
             self.target, self._loss = x, lambda x, target: (self.module(x) * u).sum()
+        self._infer = self.module
         if "compile" in mode:
             import torch._dynamo
 
-            torch._dynamo.config.automatic_dynamic_shapes = False
-            self._loss = torch.compile(self._loss)
+            torch._dynamo.config.automatic_dynamic_shapes = False  # every size gets code of its own
+            self._loss, self._infer = torch.compile(self._loss), torch.compile(self.module)
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.01)
-        self._no_grad = torch.no_grad
+        self._inference = torch.inference_mode
 
-    def step(self) -> None:
-        """Train on the next mini-batch."""
+    def _forget_and_lose(self):
+        """Return the loss of the next mini-batch, without the gradients of the one before."""
         start = self._turn % BATCHES * self.batch
         self._turn += 1
         x, target = self.x[start : start + self.batch], self.target[start : start + self.batch]
         if self._with_input:
             x = x.detach().requires_grad_(True)
         self.optimizer.zero_grad(set_to_none=True)
-        self._loss(x, target).backward()
+        return self._loss(x, target)
+
+    def step(self) -> None:
+        """Train on the next mini-batch."""
+        self._forget_and_lose().backward()
         self.optimizer.step()
 
     def forward(self) -> None:
         """Compute the outputs of a mini-batch, in inference."""
-        with self._no_grad():
-            self.module(self.x[: self.batch])
+        with self._inference():
+            self._infer(self.x[: self.batch])
 
-    def images_per_second(self, seconds: float, forward: bool = False) -> float:
-        """Run for about so long and return the rate."""
-        self.module.train(not forward)
-        rate = self.batch * runs_per_second(self.forward if forward else self.step, seconds)
-        self.module.train()
-        return rate
+    def backward_seconds(self) -> float:
+        """Run both passes; every backward pass has its own forward pass, which compiled code demands."""
+        loss = self._forget_and_lose()
+        start = time.perf_counter()
+        loss.backward()
+        return time.perf_counter() - start
+
+    def classify_one(self) -> None:
+        """Compute the outputs of one sample."""
+        with self._inference():
+            self._infer(self._one)
+
+    def enter(self, kind: str) -> None:
+        """Switch between training and inference."""
+        self.module.train(kind in ("step", "backward"))
+
+    def step_bytes(self) -> int:
+        """Return parameters and mini-batch, and the most that a training step holds besides, gradients included."""
+        self.enter("step")
+        self.optimizer.zero_grad(set_to_none=True)
+        always = [*self.module.parameters(), *self.module.buffers(), self.x[: self.batch]]
+        return sum(tensor.nbytes for tensor in always) + torch_peak_bytes(self.step)

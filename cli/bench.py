@@ -1,4 +1,4 @@
-"""``handgrad bench``: training speed, beside PyTorch where it is installed."""
+"""``handgrad bench``: speed and memory, beside other libraries where they are installed."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from pathlib import Path
 
 import click
 
-from ..engine.checks import ConfigurationError, HandgradError
-from .console import json_option, note, print_json, table
+from .. import __version__
+from ..engine.checks import ConfigurationError, DataError, HandgradError
+from . import bench_tables
+from .console import json_option, note, print_json
 from .options import threads_option
 
 # memory that is freed stays with the process: what peers and this engine allocate in every step costs no system calls
@@ -23,90 +25,222 @@ MALLOC = {
     "MALLOC_TRIM_THRESHOLD_": "4294967296",
     "MALLOC_TOP_PAD_": "268435456",
 }
+ISAS = {
+    "avx2": {
+        "NUMBA_CPU_NAME": "haswell",
+        "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+    }
+}
+LADDERS = ("conv2d",)
+COMMON = {"out", "as_json", "against", "results"}
+TIMED = {"repeats", "seconds", "isa"}
+# what each thing to measure may be asked for together with; the first is measured when no other is asked for
+WITH = {
+    "networks": {"nets", "batch_size", "peers", "threads", "picture"} | TIMED | COMMON,
+    "layers": {"layers", "nets", "batch_size", "out", "as_json"} | TIMED,
+    "ladder": {"ladder", "picture", "out", "as_json"} | TIMED,
+    "mnist99": {"mnist99", "seeds", "threads", "out", "as_json"},
+}
+SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results nothing is measured
 
 
-@click.command(short_help="Measure training speed, beside PyTorch.")
+@click.command(short_help="Measure speed and memory, beside PyTorch.")
 @click.option("--net", "nets", multiple=True, help="Only this network; may be repeated.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Only this size.")
-@click.option("--peers", is_flag=True, help="Beside PyTorch: eager, channels last, and compiled.")
+@click.option("--peers", is_flag=True, help="Beside PyTorch (eager, channels last, compiled) and JAX, if installed.")
+@click.option("--layers", is_flag=True, help="Instead, where the time of a step goes: a table of its layers.")
+@click.option("--ladder", metavar="LAYER", help="Instead, one layer from its formula to its kernel: conv2d.")
+@click.option("--mnist99", is_flag=True, help="Instead, the time to 99 % of MNIST's test images.")
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of --mnist99.")
 @click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Turns of every runner.")
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=0.3, show_default=True, help="Of one turn.")
+@click.option("--isa", type=click.Choice(list(ISAS)), help="Restrict all sides to these instructions.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the results to this JSON file.")
+@click.option("--picture", type=click.Path(dir_okay=False), help="Also draw them: of networks or a ladder.")
+@click.option("--results", type=click.Path(dir_okay=False), help="Show an older --out instead of measuring.")
+@click.option("--against", type=click.Path(dir_okay=False), help="Exit with 1 if a ratio is 10 % away from this --out.")
 @threads_option
 @json_option
-def command(
-    nets: tuple[str, ...],
-    batch_size: int | None,
-    peers: bool,
-    repeats: int,
-    seconds: float,
-    out: str | None,
-    threads: int | None,
-    as_json: bool,
-):
-    """Measure whole training steps of the curriculum's networks: images per second, GFLOP/s, share of the peak.
+@click.pass_context
+def command(context: click.Context, out: str | None, picture: str | None, as_json: bool, **asked) -> int:
+    """Measure training steps of the curriculum's networks: images per second, GFLOP/s, share of the peak, memory.
 
-    With --peers every network is trained by PyTorch as well, in the same process and in turns, A B A B; the ratio is
-    that to the strongest peer of each turn, and the median over the turns is shown with its extremes. Turns during
-    which others used the machine are rejected and counted. PyTorch's samples are floats that lie ready; this engine
-    gathers, scales and packs bytes in every step.
+    With --peers every network is trained by the others as well, in the same process and in turns, A B B A; a ratio is
+    that to the strongest of them in the same turn, and the median over the turns is shown with its extremes. Turns
+    during which others used the machine are rejected and counted. The peers' samples are floats that lie ready; this
+    engine gathers, scales and packs bytes in every step. Ratios above 1 say that this engine is faster; for memory,
+    below 1 that it takes less.
     """
-    from ..benchmarks.nets import NETS
-    from ..engine.workers import available_cores
-    from .runs import processor_name
+    from . import bench_pictures, figures
 
-    unknown = [name for name in nets if name not in NETS]
-    if unknown:
-        raise ConfigurationError("--net", got=unknown[0], expected=f"one of {', '.join(NETS)}")
-    if peers and importlib.util.find_spec("torch") is None:
-        raise ConfigurationError("--peers", got="no PyTorch", expected="pip install torch==2.13.0")
-    threads = threads or available_cores()
-    results = []
-    for name, net in NETS.items():
-        for batch in net.batches if batch_size is None else (batch_size,):
-            if not nets or name in nets:
-                note(f"{name}, {batch} samples …")
-                results.append(_measure(name, batch, threads, repeats, seconds, peers))
-    report = {"machine": processor_name(), "date": f"{date.today():%Y-%m-%d}", "python": platform.python_version()}
-    report |= {"threads": threads, "repeats": repeats, "seconds": seconds, "results": results}
+    subject = check_combination(context)
+    old = read_report(asked["against"], "--against") if asked["against"] else None
+    if picture:
+        figures.check_file(picture)
+    if asked["results"]:
+        report = read_report(asked["results"], "--results")
+    else:
+        report = MEASURES[subject](asked) | about(asked)
     if out:
         from ..engine.checkpoint import write_atomically
 
         write_atomically(Path(out), (json.dumps(report, indent=1) + "\n").encode())
+    if picture:
+        bench_pictures.draw(report, picture)
+    rows = bench_tables.deviations(report, old) if old else []
+    if old:
+        report = {"against": rows, "agrees": all(row["agrees"] for row in rows), **report}
     if as_json:
         print_json(report)
     else:
-        click.echo(render(report))
+        click.echo(bench_tables.render(report))
+        if old:
+            click.echo("\n" + bench_tables.render_deviations(rows, asked["against"]))
+    return 0 if report.get("agrees", True) and report.get("reached", True) else 1
 
 
-def _measure(name: str, batch: int, threads: int, repeats: int, seconds: float, peers: bool) -> dict:
-    """Measure one network in a process of its own and return its result."""
-    words = [name, str(batch), "--threads", str(threads), "--repeats", str(repeats), "--seconds", str(seconds)]
-    command = [sys.executable, "-m", "handgrad.benchmarks.one", *words, *(["--peers"] if peers else [])]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | MALLOC)
+def check_combination(context: click.Context) -> str:
+    """Return what is to be measured, after checking that the options belong together.
+
+    Raises
+    ------
+    ConfigurationError
+        When they exclude each other, or one has no meaning.
+    """
+    default = click.core.ParameterSource.DEFAULT
+    flags = {option.name: option.opts[0] for option in context.command.params}
+    given = [name for name in flags if context.get_parameter_source(name) != default]
+    subject = next((name for name in WITH if name in given), "networks")
+    allowed, first = WITH[subject], flags.get(subject, "bench")
+    if "results" in given:
+        allowed, first = SHOWN_WITH, "--results"
+    wrong = [flags[name] for name in given if name not in allowed]
+    if wrong:
+        others = ", ".join(flags[name] for name in sorted(allowed - {subject, "results"}, key=list(flags).index))
+        raise ConfigurationError(f"{first}: got {wrong[0]} as well", expected=f"it alone, or with {others}")
+    ladder = context.params["ladder"]
+    if ladder is not None and ladder not in LADDERS:
+        raise ConfigurationError("--ladder", got=ladder, expected=f"one of {', '.join(LADDERS)}")
+    if context.params["isa"] and platform.machine().lower() not in ("x86_64", "amd64"):
+        raise ConfigurationError(f"--isa {context.params['isa']}", got=platform.machine(), expected="an x86 processor")
+    return subject
+
+
+def about(asked: dict) -> dict[str, object]:
+    """Return where and how a report was made."""
+    from .runs import processor_name
+
+    versions = {"handgrad": __version__, "python": platform.python_version()}
+    versions |= {name: version for name in ("numba", "torch", "jax") if (version := _version(name))}
+    report = {"machine": processor_name(), "date": f"{date.today():%Y-%m-%d}", "versions": versions}
+    return report | {name: asked[name] for name in ("isa", "repeats", "seconds")}
+
+
+def _version(name: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def read_report(path: str, option: str) -> dict:
+    """Return the report in a file that ``--out`` wrote.
+
+    Raises
+    ------
+    DataError
+        When there is none.
+    """
+    try:
+        report = json.loads(Path(path).read_text(encoding="utf-8"))
+        if report["kind"] in WITH and report["machine"]:
+            return report
+        reason = f"kind {report['kind']!r}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    raise DataError(f"{option} {path} is no results file ({reason})", remedy="make one with: handgrad bench --out FILE")
+
+
+def run_module(module: str, words: list[str], isa: str | None, what: str) -> dict:
+    """Run a module of ``handgrad.benchmarks`` in a process of its own and return the JSON object that it prints."""
+    command = [sys.executable, "-m", f"{__package__.partition('.')[0]}.benchmarks.{module}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | MALLOC | ISAS.get(isa, {}))
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise HandgradError(f"bench: {name} with {batch} samples failed: {last}")
+        raise HandgradError(f"bench: {what} failed: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def render(report: dict) -> str:
-    """Return the results as a table."""
-    with_peers = any("step" in result for result in report["results"])
-    header = ["network", "batch", "images/s", "GFLOP/s", "of peak", "forward images/s", "MiB"]
-    rows = []
-    for r in report["results"]:
-        ours = r["images_per_second"]["handgrad"]
-        row = [r["net"], r["batch"], f"{ours:,.0f}", f"{r['gflops']:.1f}", f"{r['share_of_peak']:.0%}"]
-        row += [f"{r['forward_images_per_second']['handgrad']:,.0f}", f"{r['buffers_bytes'] / 2**20:.1f}"]
-        if with_peers:
-            step = r["step"]
-            row += [f"{step['ratio']:.2f}", f"{step['least']:.2f}-{step['largest']:.2f}", f"{r['goal']:g}"]
-            row += [step["strongest"].removeprefix("PyTorch "), f"{r['forward']['ratio']:.2f}"]
-        rows.append([*row, r["rejected"]])
-    header += ["ratio", "spread", "goal", "strongest peer", "forward ratio"] if with_peers else []
-    lines = [table([*header, "rejected"], rows, "lrrrrrr" + ("rrrlr" if with_peers else "") + "r"), ""]
-    lines.append(f"{report['machine']}, {report['threads']} threads, {report['date']}; whole training steps")
-    if with_peers:
-        lines.append("ratio: images per second of handgrad divided by those of the strongest PyTorch in the same turn")
-    return "\n".join(lines)
+def chosen(asked: dict) -> list[tuple[str, int]]:
+    """Return the networks and batch sizes that were asked for.
+
+    Raises
+    ------
+    ConfigurationError
+        When there is no such network.
+    """
+    from ..benchmarks.nets import NETS
+
+    nets, size = asked["nets"], asked["batch_size"]
+    unknown = [name for name in nets if name not in NETS]
+    if unknown:
+        raise ConfigurationError("--net", got=unknown[0], expected=f"one of {', '.join(NETS)}")
+    wanted = {name: net for name, net in NETS.items() if not nets or name in nets}
+    return [(name, batch) for name, net in wanted.items() for batch in (net.batches if size is None else (size,))]
+
+
+def measure_networks(asked: dict) -> dict:
+    """Measure every network and size, each in a process of its own."""
+    from ..engine.workers import available_cores
+
+    if asked["peers"] and importlib.util.find_spec("torch") is None:
+        raise ConfigurationError("--peers", got="no PyTorch", expected="pip install torch==2.13.0")
+    threads, results, turns = asked["threads"] or available_cores(), [], turn_words(asked)
+    for name, batch in chosen(asked):
+        note(f"{name}, {batch} samples …")
+        words = [name, str(batch), "--threads", str(threads), *turns, *(["--peers"] if asked["peers"] else [])]
+        results.append(run_module("one", words, asked["isa"], f"{name} with {batch} samples"))
+        for label, reason in results[-1]["left_out"].items():
+            note(f"{label} is left out: {reason}")
+    return {"kind": "networks", "threads": threads, "results": results}
+
+
+def measure_layers(asked: dict) -> dict:
+    """Measure where the time of every network and size goes."""
+    results = []
+    for name, batch in chosen(asked):
+        note(f"{name}, {batch} samples …")
+        words = [name, str(batch), *turn_words(asked)]
+        results.append(run_module("layers", words, asked["isa"], f"{name} with {batch} samples"))
+    return {"kind": "layers", "threads": 1, "results": results}
+
+
+def measure_ladder(asked: dict) -> dict:
+    """Measure the rungs of a layer."""
+    result = run_module("climb", turn_words(asked), asked["isa"], f"the ladder of {asked['ladder']}")
+    return {"kind": "ladder", "threads": 1, "results": [result]}
+
+
+def measure_mnist(asked: dict) -> dict:
+    """Measure whole trainings."""
+    from .bench_mnist import train_seeds
+
+    return train_seeds(asked["seeds"], asked["threads"])
+
+
+def turn_words(asked: dict) -> list[str]:
+    """Return the options that every measuring process takes."""
+    return ["--repeats", str(asked["repeats"]), "--seconds", str(asked["seconds"])]
+
+
+MEASURES = {
+    "networks": measure_networks,
+    "layers": measure_layers,
+    "ladder": measure_ladder,
+    "mnist99": measure_mnist,
+}

@@ -24,6 +24,7 @@ from handgrad.engine.workers import available_cores
 TESTS = Path(__file__).parent
 KINDS = ("layers", "losses", "optimizers")
 CONTROL = ("tests/layers/test_relu.py", "tests/losses/test_mean_squared_error.py", "tests/optimizers/test_sgd.py")
+FORWARD, _ = conv2d.tile_kernels(4, 1)
 NONSENSE = replace(HARMLESS, name="nonsense", new="zero if z[k] <= nothing else dL_da[k]")
 ABSENT = replace(HARMLESS, name="absent", old="a line that is not there")
 AMBIGUOUS = replace(HARMLESS, name="ambiguous", old="zero = z.dtype.type(0)")
@@ -119,10 +120,10 @@ def test_the_place_of_a_bug_is_the_function_or_class_around_it():
 @pytest.mark.parametrize(
     ("kernel", "module", "names", "contained"),
     [
-        (conv2d.conv2d_forward, "layers.conv2d", {"conv2d_forward"}, True),
-        (conv2d.conv2d_forward, "layers.conv2d", {"conv2d_bias_gradient", "Conv2D"}, False),
-        (conv2d.conv2d_forward, "layers.conv2d", {EVERYTHING}, True),
-        (conv2d.conv2d_forward, "backend", {"registers"}, True),
+        (FORWARD, "layers.conv2d", {"tile_kernels"}, True),
+        (FORWARD, "layers.conv2d", {"conv2d_bias_gradient", "Conv2D"}, False),
+        (FORWARD, "layers.conv2d", {EVERYTHING}, True),
+        (FORWARD, "backend", {"registers"}, True),
         (maxpool2d.unpadded(2, 2)[0], "layers.maxpool2d", {"unpadded"}, True),
         (tanh.tanh_forward, "scalar", {"_tanh_single"}, True),
         (relu.relu_forward, "scalar", {"_tanh_single"}, False),

@@ -12,21 +12,12 @@ import numpy as np
 
 from ...derivations import conv_transpose2d as derivation
 from .. import initializers
-from ..backend import TILE, kernel
+from ..backend import kernel
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
-from .conv2d import (
-    as_pixels,
-    as_tiles,
-    conv2d_bias_gradient,
-    conv2d_forward,
-    conv2d_input_gradient,
-    pack_weights,
-    steps_of,
-    weight_gradient,
-    weight_tile,
-)
+from .conv2d import conv2d_bias_gradient, correlate, input_gradient, pack_weights, weight_gradient
+from .correlation import Correlation
 from .layer import Layer, Shape, Share, require_image
-from .window import Line, offset_steps, pair_of_integers, parse_padding, pixel_offsets
+from .window import offset_steps, pair_of_integers, parse_padding
 
 
 @kernel
@@ -145,8 +136,10 @@ class ConvTranspose2D(Layer):
         return self.filters, P, Q
 
     def settle(self, x_shape: Shape) -> None:
-        """Fix the padding of every side."""
+        """Fix the padding of every side, and with it all sizes."""
         self._sides, self._longer = self._border(x_shape)
+        sizes = self.kernel_size, self.stride, self._sides, self.dilation, self.groups
+        self._mirrored = Correlation(self.output_shape(x_shape), x_shape, *sizes)
 
     def parameter_shapes(self, x_shape: Shape) -> dict[str, Shape]:
         """Return the shapes of W and b."""
@@ -161,44 +154,23 @@ class ConvTranspose2D(Layer):
         parameters["b"][...] = 0
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
-        """Return room for the packed weights, a bias of zeros and loop bounds, all of the mirrored convolution."""
-        ((C, H, B),), G, (O, P, Q) = x_shapes, self.groups, self.output_shape(*x_shapes)
-        C_g, O_g = C // G, O // G
-        along_rows = Line(P, H, self.kernel_size[0], self.stride[0], self._sides[0], self.dilation[0])
-        along_columns = Line(Q, B, self.kernel_size[1], self.stride[1], self._sides[2], self.dilation[1])
-        return {
-            "by_output": np.zeros((G * -(-C_g // TILE), O_g, *self.kernel_size, TILE), dtype),
-            "by_input": np.zeros((G * -(-O_g // TILE), C_g, *self.kernel_size, TILE), dtype),
-            "no_bias": np.zeros(C, dtype),
-            "z_rows": along_rows.offsets_that_reach(),
-            "z_columns": along_columns.offsets_that_reach(),
-            "x_rows": along_rows.offsets_inside(),
-            "x_columns": along_columns.offsets_inside(),
-            "weight_rows": along_rows.outputs_inside(),
-            "weight_columns": along_columns.outputs_inside(),
-            "x_offsets": pixel_offsets(O_g, self.kernel_size, (P, Q), self.dilation),
-        }
+        """Return what the mirrored convolution needs, and a bias of zeros."""
+        return {"no_bias": np.zeros(x_shapes[0][0], dtype), **self._mirrored.scratch(blocks, dtype)}
 
     def forward(self, share: Share) -> None:
         """Compute z: the input gradient of the mirrored convolution, plus the bias."""
-        (x,), z, s, W = share.x, share.z, share.scratch, share.parameters["W"]
-        pack_weights(W, self.groups, s["by_output"], s["by_input"])
-        by_input, rows, columns = s["by_input"], s["z_rows"], s["z_columns"]
-        conv2d_input_gradient(by_input, x, z, rows, columns, steps_of(self), self.groups)  # (conv_transpose2d.3)
+        (x,), z, s = share.x, share.z, share.scratch
+        pack_weights(share.parameters["W"], self.groups, s["by_output"], s["by_input"])
+        input_gradient(self._mirrored, x, z, s)  # (conv_transpose2d.3)
         add_bias(share.parameters["b"], z.reshape(*z.shape[:2], -1))
 
     def backward(self, share: Share) -> None:
         """Compute the gradients of W, b and, where it is wanted, x, the last by the mirrored convolution itself."""
         (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
-        dL_dW, dL_db = share.gradients["W"], share.gradients["b"]
-        rows, columns = scratch["weight_rows"], scratch["weight_columns"]
-        mirrored = weight_gradient(*weight_tile(self.filters // self.groups, x.shape[1] // self.groups))
-        mirrored(dL_dz, x, dL_dW, rows, columns, self.stride, self.groups)  # (conv_transpose2d.10)
-        conv2d_bias_gradient(dL_dz.reshape(*dL_dz.shape[:2], -1), dL_db)  # (conv_transpose2d.11)
+        weight_gradient(self._mirrored, dL_dz, x, share.gradients["W"], scratch)  # (conv_transpose2d.10)
+        conv2d_bias_gradient(dL_dz.reshape(*dL_dz.shape[:2], -1), share.gradients["b"])  # (conv_transpose2d.11)
         if dL_dx is not None:
-            w = scratch["by_output"], as_tiles(scratch["by_output"])
-            bounds = scratch["x_rows"], scratch["x_columns"], scratch["x_offsets"], self.dilation, self.groups
-            conv2d_forward(dL_dz, as_pixels(dL_dz), *w, scratch["no_bias"], dL_dx, *bounds)  # (conv_transpose2d.7)
+            correlate(self._mirrored, dL_dz, scratch["no_bias"], dL_dx, scratch)  # (conv_transpose2d.7)
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return C H W O/G fh fw, what is cut off counted as if it were kept."""
