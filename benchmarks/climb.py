@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..engine.checks import HandgradError
-from .machine import peak_gflops, quietly
 from .ladder import FLOPS, OPERATIONS, RUNGS, Call, Problem, Rung
+from .machine import peak_gflops, quietly
 
 LADDERS = ("conv2d",)
 SAMPLES, FEW = 128, 2
@@ -52,10 +52,12 @@ def check(rungs: Sequence[Rung], samples: int) -> dict[str, dict[str, Call]]:
 
 
 def results_of(calls: dict[str, Call]) -> dict[str, np.ndarray]:
-    """Run each operation once and return its result."""
-    results = {}
+    """Run each operation once and return its result; one run may compute two of them."""
+    results, done = {}, []
     for operation, call in calls.items():
-        call.run()
+        if call.run not in done:
+            call.run()
+            done.append(call.run)
         results[operation] = np.array(call.result(), dtype=np.float64)
     return results
 

@@ -59,8 +59,8 @@ def batch_norm(layer, x, parameters, statistics, training):
     mean, variance = statistics["running_mean"], statistics["running_variance"]
     if training:
         mean, variance = jnp.mean(x, axes), jnp.var(x, axes)
-    gamma, beta = parameters.values()
-    return gamma * (x - mean) / jnp.sqrt(variance + layer.eps) + beta
+    normalized = (x - mean) / jnp.sqrt(variance + layer.eps)
+    return parameters["gamma"] * normalized + parameters["beta"]
 
 
 def apply_layer(layer, inputs, parameters, statistics, key):

@@ -78,6 +78,8 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
 
     subject = check_combination(context)
     old = read_report(asked["against"], "--against") if asked["against"] else None
+    if old and not asked["results"]:
+        bench_tables.require_comparable(old, threads_of(asked), asked["isa"])
     if picture:
         figures.check_file(picture)
     if asked["results"]:
@@ -120,10 +122,15 @@ def check_combination(context: click.Context) -> str:
     wrong = [flags[name] for name in given if name not in allowed]
     if wrong:
         others = ", ".join(flags[name] for name in sorted(allowed - {subject, "results"}, key=list(flags).index))
-        raise ConfigurationError(f"{first}: got {wrong[0]} as well", expected=f"it alone, or with {others}")
+        raise ConfigurationError(first, got=f"{wrong[0]} as well", expected=f"it alone, or with {others}")
     ladder = context.params["ladder"]
     if ladder is not None and ladder not in LADDERS:
         raise ConfigurationError("--ladder", got=ladder, expected=f"one of {', '.join(LADDERS)}")
+    compares = [
+        flags[name] for name in ("against", "picture") if name in given and not {"results", "ladder"} & set(given)
+    ]
+    if compares and "peers" not in given:
+        raise ConfigurationError(compares[0], got="no ratios to show", expected="--peers as well")
     if context.params["isa"] and platform.machine().lower() not in ("x86_64", "amd64"):
         raise ConfigurationError(f"--isa {context.params['isa']}", got=platform.machine(), expected="an x86 processor")
     return subject
@@ -196,11 +203,9 @@ def chosen(asked: dict) -> list[tuple[str, int]]:
 
 def measure_networks(asked: dict) -> dict:
     """Measure every network and size, each in a process of its own."""
-    from ..engine.workers import available_cores
-
     if asked["peers"] and importlib.util.find_spec("torch") is None:
         raise ConfigurationError("--peers", got="no PyTorch", expected="pip install torch==2.13.0")
-    threads, results, turns = asked["threads"] or available_cores(), [], turn_words(asked)
+    threads, results, turns = threads_of(asked), [], turn_words(asked)
     for name, batch in chosen(asked):
         note(f"{name}, {batch} samples …")
         words = [name, str(batch), "--threads", str(threads), *turns, *(["--peers"] if asked["peers"] else [])]
@@ -230,7 +235,14 @@ def measure_mnist(asked: dict) -> dict:
     """Measure whole trainings."""
     from .bench_mnist import train_seeds
 
-    return train_seeds(asked["seeds"], asked["threads"])
+    return train_seeds(asked["seeds"], threads_of(asked))
+
+
+def threads_of(asked: dict) -> int:
+    """Return the number of threads that was asked for, by default one per core."""
+    from ..engine.workers import available_cores
+
+    return asked["threads"] or available_cores()
 
 
 def turn_words(asked: dict) -> list[str]:

@@ -17,7 +17,7 @@ RECIPE = ("lenet5", "--epochs", "4", "--batch-size", "64")  # of handgrad train
 GOAL = 0.99  # mean test accuracy
 
 
-def train_seeds(seeds: int, threads: int | None) -> dict:
+def train_seeds(seeds: int, threads: int) -> dict:
     """Train once for each seed, in a fresh process whose kernels are compiled, and return the report.
 
     The time is that of the process from its start to its end: Python, kernels, data, training, test.
@@ -26,8 +26,7 @@ def train_seeds(seeds: int, threads: int | None) -> dict:
     ----------
     seeds : int
         0 up to this number are used.
-    threads : int or None
-        None: one per core.
+    threads : int
 
     Raises
     ------
@@ -35,10 +34,8 @@ def train_seeds(seeds: int, threads: int | None) -> dict:
         When MNIST is not on this machine.
     """
     from ..datasets import load
-    from ..engine.workers import available_cores
 
     load("mnist", download=False)
-    threads = threads or available_cores()
     with tempfile.TemporaryDirectory() as folder:
         note("compiling …")
         train(Path(folder) / "warm", 0, threads, ("--limit", "256", "--epochs", "1"))

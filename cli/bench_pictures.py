@@ -7,7 +7,7 @@ from . import figures
 from .bench_tables import digits, machine_line, require_ratios, samples_of
 
 REACHED, MISSED, GOAL, TEXT, FAINT = "#2a6f97", "#c8553d", "#e09f3e", "#222222", "#666666"
-COLORS = {"forward": "#2a6f97", "weight gradient": "#e09f3e", "input gradient": "#6a994e"}
+COLORS = {"forward": "#2a6f97", "weight gradient": "#a85c1a", "input gradient": "#4d7c36"}
 BAR = 0.42  # inches from one bar to the next
 
 
@@ -30,7 +30,7 @@ def draw(report: dict, path: str) -> None:
 
 def _axes(bars: float, title: str, caption: str, left: float):
     """Return a figure and its axes for so many horizontal bars, with room for their names, a title and a caption."""
-    width, above, below = 9.0, 0.55, 1.0
+    width, above, below = 9.0, 0.55, 1.2
     height = bars * BAR + above + below
     made = figures.new_figure(width, height)
     axes = made.add_axes((left / width, below / height, (width - left - 0.6) / width, bars * BAR / height))
@@ -59,12 +59,13 @@ def networks(report: dict):
         spread = [[step["ratio"] - step["least"]], [step["largest"] - step["ratio"]]]
         axes.errorbar(step["ratio"], y, xerr=spread, color=TEXT, linewidth=1, capsize=3)
         axes.plot([goal, goal], [y - 0.4, y + 0.4], color=GOAL, linewidth=3, solid_capstyle="butt")
-        where = max(step["largest"], goal if goal > step["ratio"] else 0) + largest * 0.015
-        axes.text(where, y, f"{step['ratio']:.2f}", va="center", fontsize=9, color=TEXT)
+        inside = step["ratio"] > 0.12 * largest
+        at, color = (0.015 * largest, "white") if inside else (step["largest"] + 0.015 * largest, TEXT)
+        axes.text(at, y, f"{step['ratio']:.2f}", va="center", fontsize=9.5, fontweight="bold", color=color)
     axes.axvline(1, color=TEXT, linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(results)), [f"{r['net']}, {r['batch']}" for r in results], fontsize=9.5)
     axes.set_ylim(len(results) - 0.4, -0.6)
-    axes.set_xlim(0, largest * 1.1)
+    axes.set_xlim(0, largest * 1.05)
     axes.set_xlabel("images per second, divided by those of the strongest peer in the same turn", fontsize=9)
     names = [Patch(color=REACHED, label="goal reached"), Patch(color=MISSED, label="goal not reached")]
     names += [Line2D([], [], color=GOAL, linewidth=3, label="goal")]
@@ -75,9 +76,8 @@ def networks(report: dict):
 
 def _legend(made, names: list) -> None:
     """Put the names of colours into a line between the axis and the caption."""
-    made.legend(
-        handles=names, ncols=len(names), fontsize=8, frameon=False, loc="lower right", bbox_to_anchor=(0.985, 0)
-    )
+    place = (0.5, 0.32 / made.get_figheight())
+    made.legend(handles=names, ncols=len(names), fontsize=8.5, frameon=False, loc="lower center", bbox_to_anchor=place)
 
 
 def ladder(report: dict):
@@ -93,10 +93,10 @@ def ladder(report: dict):
     for y, rung in enumerate(rungs):
         for k, (operation, color) in enumerate(COLORS.items()):
             gflops, at = rung[operation]["gflops"], y + 0.27 * (k - 1)
-            axes.barh(at, gflops, height=0.24, color=color, left=0)
-            axes.text(gflops * 1.08, at, digits(gflops), va="center", fontsize=8.5, color=TEXT)
+            axes.barh(at, gflops, height=0.24, color=color)
+            axes.text(gflops / 1.08, at, digits(gflops), va="center", ha="right", fontsize=8.5, color="white")
     axes.set_xscale("log")
-    axes.set_xlim(least / 3, peak * 3)
+    axes.set_xlim(least / 12, peak * 2)  # a bar has room for its number
     axes.set_ylim(len(rungs) - 0.45, -0.55)
     axes.axvline(peak, color=MISSED, linewidth=1.5, linestyle="--")
     for y, rung in enumerate(rungs):

@@ -117,6 +117,15 @@ def require_ratios(report: dict, what: str) -> None:
         raise ConfigurationError(what, got=got, expected="results of handgrad bench --peers")
 
 
+def require_comparable(old: dict, threads: int, isa: str | None) -> None:
+    """Raise a ConfigurationError unless older results can be compared with new ones."""
+    require_ratios(old, "--against: the older results")
+    for what, then, now in (("threads", old["threads"], threads), ("instructions", old["isa"], isa)):
+        if then != now:
+            got = f"{then or 'all'} then and {now or 'all'} now"
+            raise ConfigurationError(f"--against: {what}", got=got, expected="the same")
+
+
 def deviations(new: dict, old: dict) -> list[dict]:
     """Return old, new and deviation of every ratio that two reports share.
 
@@ -125,13 +134,8 @@ def deviations(new: dict, old: dict) -> list[dict]:
     ConfigurationError
         When they cannot be compared.
     """
-    for report, what in ((new, "--against: the new results"), (old, "--against: the old results")):
-        require_ratios(report, what)
-    for key in ("threads", "isa"):
-        if new.get(key) != old.get(key):
-            raise ConfigurationError(
-                f"--against: {key}", got=f"{old.get(key)} then and {new.get(key)} now", expected="the same"
-            )
+    require_ratios(new, "--against")
+    require_comparable(old, new["threads"], new["isa"])
     before = {(r["net"], r["batch"]): r["ratios"] for r in old["results"]}
     rows = []
     for r in new["results"]:

@@ -100,6 +100,13 @@ def gather(images, chosen, scale, shift, x):
 
 
 @kernel
+def fill(array, value):
+    """Set every element of a flat array."""
+    for k in range(array.size):
+        array[k] = value
+
+
+@kernel
 def add_into(total, part):
     """total = total + part, element by element, on flat arrays."""
     for k in range(total.size):

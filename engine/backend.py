@@ -7,6 +7,7 @@ another file has changed. A cache that cannot be read or written costs time, nev
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import pickle
@@ -23,6 +24,7 @@ from numba import carray, njit, types
 from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
 from numba.core import cgutils, config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.extending import intrinsic, overload
 
@@ -168,22 +170,39 @@ class KernelCache(FunctionCache):
                     os.unlink(temporary)
 
 
-def kernel(function):
+def kernel(function=None, *, short_loops: bool = False):
     """Compile a kernel: fills outputs that are passed in, returns nothing or a number, releases the lock.
 
     Parameters
     ----------
     function : callable
         Loops over arrays in lane layout.
+    short_loops : bool
+        For kernels whose loops over the lanes do so little that LLVM unrolls them before it looks for vectors: it then
+        also joins equal statements into vector instructions. In other kernels that makes tiles slower.
 
     Returns
     -------
     callable
         The same function, compiled for each combination of argument types on its first call.
     """
+    if function is None:
+        return functools.partial(kernel, short_loops=short_loops)
     dispatcher = njit(nogil=True, fastmath=FAST_MATH, error_model="numpy")(function)
     dispatcher._cache = KernelCache(function)
+    if short_loops:
+        dispatcher.compile = functools.partial(_compile_short_loops, dispatcher.compile)
     return dispatcher
+
+
+def _compile_short_loops(compile, signature):
+    """Compile with LLVM's vectorizer of straight-line code, which Numba turns on or off for the whole process."""
+    with global_compiler_lock:
+        before, config.SLP_VECTORIZE = config.SLP_VECTORIZE, 1
+        try:
+            return compile(signature)
+        finally:
+            config.SLP_VECTORIZE = before
 
 
 def scalar(function):

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 
 from ...derivations import avgpool2d as derivation
-from ..backend import LANES, index, kernel
+from ..backend import LANES, index, kernel, registers
 from .layer import Share
 from .pool import Pool2D
 
 
 @functools.cache
 def unpadded(fh: int, fw: int):
-    """Return (forward, backward) kernels for windows of fh x fw that never leave the image."""
+    """Return (forward, backward, backward where windows do not overlap) for windows of fh x fw inside the image."""
 
     @kernel
     def avgpool2d_forward(x, z, sh, sw):
@@ -52,7 +52,26 @@ def unpadded(fh: int, fw: int):
                                 for j in range(fw):
                                     dL_dx[n, c, index(sh * h + i), index(sw * q + j), v] += share  # (avgpool2d.3)
 
-    return avgpool2d_forward, avgpool2d_backward
+    @kernel(short_loops=True)
+    def avgpool2d_backward_apart(dL_dz, dL_dx, sh, sw):
+        """The same where no two windows share a pixel: each one writes the gradients of its own."""
+        blocks, C, P, Q, _ = dL_dz.shape
+        area = dL_dz.dtype.type(fh * fw)
+        share = registers((LANES,), LANES, dL_dz)
+        for n in range(blocks):
+            for c in range(C):
+                for h in range(P):
+                    for q in range(Q):
+                        dL_dz_q = dL_dz[n, c, h, q]
+                        for v in range(LANES):
+                            share[v] = dL_dz_q[v] / area
+                        for i in range(fh):
+                            for j in range(fw):
+                                dL_dx_ij = dL_dx[n, c, index(sh * h + i), index(sw * q + j)]
+                                for v in range(LANES):
+                                    dL_dx_ij[v] = share[v]  # (avgpool2d.3)
+
+    return avgpool2d_forward, avgpool2d_backward, avgpool2d_backward_apart
 
 
 @kernel
@@ -136,5 +155,7 @@ class AvgPool2D(Pool2D):
         if self.is_padded:
             area = dL_dz.dtype.type(self.size[0] * self.size[1])
             avgpool2d_backward_padded(dL_dz, dL_dx, s["rows"], s["columns"], area)
-        else:
-            unpadded(*self.size)[1](dL_dz, dL_dx, *self.stride)
+            return
+        _, overlapping, apart = unpadded(*self.size)
+        backward = apart if self.windows_are_apart(dL_dz, dL_dx) else overlapping
+        backward(dL_dz, dL_dx, *self.stride)

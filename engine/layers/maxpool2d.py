@@ -13,14 +13,15 @@ import functools
 import numpy as np
 
 from ...derivations import maxpool2d as derivation
-from ..backend import LANES, index, kernel
+from ..backend import LANES, index, kernel, registers
 from .layer import Share
 from .pool import Pool2D
 
 
 @functools.cache
 def unpadded(fh: int, fw: int):
-    """Return (forward, backward) kernels for windows of fh x fw that never leave the image."""
+    """Return (forward, backward, backward where windows do not overlap) for windows of fh x fw inside the image."""
+    AREA, SIZE = fh * fw, fh * fw * LANES
 
     @kernel
     def maxpool2d_forward(x, z, winner, sh, sw):
@@ -59,7 +60,28 @@ def unpadded(fh: int, fw: int):
                                 n, c, h, q, v
                             ]  # (maxpool2d.3)
 
-    return maxpool2d_forward, maxpool2d_backward
+    @kernel(short_loops=True)
+    def maxpool2d_backward_apart(dL_dz, winner, dL_dx, sh, sw):
+        """The same where no two windows share a pixel: each one writes its pixels, the winner's and the zeros."""
+        blocks, C, P, Q, _ = dL_dz.shape
+        zero = dL_dz.dtype.type(0)
+        window = registers((AREA, LANES), SIZE, dL_dz)
+        for n in range(blocks):
+            for c in range(C):
+                for h in range(P):
+                    for q in range(Q):
+                        dL_dz_q, winner_q = dL_dz[n, c, h, q], winner[n, c, h, q]
+                        for v in range(LANES):
+                            upstream, k = dL_dz_q[v], winner_q[v]
+                            for offset in range(AREA):
+                                window[offset, v] = upstream if k == np.int32(offset) else zero  # (maxpool2d.3)
+                        for i in range(fh):
+                            for j in range(fw):
+                                dL_dx_ij = dL_dx[n, c, index(sh * h + i), index(sw * q + j)]
+                                for v in range(LANES):
+                                    dL_dx_ij[v] = window[i * fw + j, v]
+
+    return maxpool2d_forward, maxpool2d_backward, maxpool2d_backward_apart
 
 
 @kernel
@@ -147,8 +169,10 @@ class MaxPool2D(Pool2D):
             return
         if self.is_padded:
             maxpool2d_backward_padded(dL_dz, s["winner"], dL_dx, s["rows"], s["columns"], self.size[1])
-        else:
-            unpadded(*self.size)[1](dL_dz, s["winner"], dL_dx, *self.stride)
+            return
+        _, overlapping, apart = unpadded(*self.size)
+        backward = apart if self.windows_are_apart(dL_dz, dL_dx) else overlapping
+        backward(dL_dz, s["winner"], dL_dx, *self.stride)
 
     def decisions(self, share: Share) -> np.ndarray:
         """Return the winners."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...derivations.notation import output_size
+from ..arrays import fill
 from ..checks import ConfigurationError, ShapeError
 from .layer import Layer, Shape, Share, require_image
 from .window import Line, pair_of_integers, parse_padding
@@ -69,6 +70,18 @@ class Pool2D(Layer):
     def is_padded(self) -> bool:
         """Whether a window can leave the image."""
         return any(self._sides)
+
+    def windows_are_apart(self, dL_dz: np.ndarray, dL_dx: np.ndarray) -> bool:
+        """Return whether no two windows share a pixel; if so, set the gradients of pixels outside of all windows to 0.
+
+        A window can then write the gradients of its pixels, where otherwise it has to add to those of others.
+        """
+        (fh, fw), (sh, sw) = self.size, self.stride
+        if self.is_padded or sh < fh or sw < fw:
+            return False
+        if dL_dx.shape[2:4] != (dL_dz.shape[2] * fh, dL_dz.shape[3] * fw):
+            fill(dL_dx.reshape(-1), dL_dx.dtype.type(0))
+        return True
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return the bounds of the kernels' loops."""

@@ -1,107 +1,278 @@
-"""``handgrad bench``: what is measured is the same work, and what is printed is what was measured."""
+"""``handgrad bench``: what is printed is what was measured, and options that exclude each other are one clear line."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
 
-import numpy as np
 import pytest
 
-from handgrad.benchmarks import machine
-from handgrad.benchmarks.nets import NETS, graph
-from handgrad.benchmarks.one import operations
-from handgrad.benchmarks.ours import Handgrad
-from handgrad.cli import bench, run
-from handgrad.engine import Network
+from handgrad.cli import bench, bench_mnist, bench_tables, run
+from handgrad.engine.checks import ConfigurationError
 
-QUICK = ["--net", "lenet5", "--batch-size", "16", "--repeats", "1", "--seconds", "0.01", "--threads", "1"]
+TURNS = ["--repeats", "1", "--seconds", "0.01"]
+QUICK = ["--net", "lenet5", "--batch-size", "16", "--threads", "1", *TURNS]
+KINDS = ("step", "forward", "backward", "latency", "memory")
+
+
+def ratio(value):
+    return {
+        "ratio": value,
+        "least": value - 0.1,
+        "largest": value + 0.2,
+        "uncertainty": 0.01,
+        "strongest": "PyTorch eager",
+    }
+
+
+def network(name="lenet5", batch=64, **ratios):
+    """Return one network's results as ``benchmarks.one`` prints them."""
+    kinds = ("step", "forward", "backward")
+    return {
+        "net": name, "title": name, "batch": batch, "threads": 2, "tile": 4, "gflops": 50.0, "peak_gflops": 200.0,
+        "images_per_second": {kind: {"handgrad": 2000.0, "PyTorch eager": 1000.0} for kind in kinds},
+        "latency_microseconds": {"handgrad": 100.0, "PyTorch eager": 150.0}, "share_of_peak": 0.25,
+        "memory_bytes": {"handgrad": 2**21, "PyTorch eager": 2**20}, "first_step_seconds": {"handgrad": 1.0},
+        "turns": 7, "rejected": 3, "goals": {"step": 3.0, "memory": 1.5, "latency": 1.0}, "left_out": {},
+        "ratios": {kind: ratio(value) for kind, value in ratios.items()},
+    }  # fmt: skip
+
+
+def report(*results, **changed):
+    """Return a report as ``--out`` writes it."""
+    whole = {"kind": "networks", "threads": 2, "results": list(results), "machine": "Some CPU", "date": "2026-01-01"}
+    whole |= {"versions": {"handgrad": "0", "python": "3", "numba": "1", "torch": "2"}, "isa": None}
+    return whole | {"repeats": 7, "seconds": 0.3} | changed
+
+
+GOOD = dict.fromkeys(KINDS, 2.0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Return a function that writes a report and gives its path."""
+
+    def write(name, *results, **changed):
+        (tmp_path / name).write_text(json.dumps(report(*results, **changed)))
+        return str(tmp_path / name)
+
+    return write
 
 
 def test_json_of_one_network(capsys, tmp_path):
     assert run(["bench", *QUICK, "--json", "--out", str(tmp_path / "b.json")]) == 0
-    report = json.loads(capsys.readouterr().out)
-    assert report == json.loads((tmp_path / "b.json").read_text())
-    (result,) = report["results"]
-    assert result["net"] == "lenet5" and result["batch"] == 16 and result["threads"] == 1
-    assert result["images_per_second"]["handgrad"] > 0 and 0 < result["share_of_peak"] < 1
-    assert result["gflops"] == pytest.approx(result["images_per_second"]["handgrad"] * 2_263_920 / 1e9)
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "b.json").read_text())
+    (result,) = printed["results"]
+    assert set(result) == set(network())
+    assert result["net"] == "lenet5" and result["batch"] == 16 and result["threads"] == 1 and result["ratios"] == {}
+    assert set(result["images_per_second"]) == {"step", "forward", "backward"}
+    rate = result["images_per_second"]["step"]["handgrad"]
+    assert rate > 0 and 0 < result["share_of_peak"] < 1 and result["latency_microseconds"]["handgrad"] > 0
+    assert result["gflops"] == pytest.approx(rate * 2_263_920 / 1e9)
+    assert result["memory_bytes"]["handgrad"] > 4 * 61_706 * 2
 
 
-def test_table(capsys):
-    result = {
-        "net": "a", "batch": 8, "images_per_second": {"handgrad": 2000.0}, "gflops": 10.0, "share_of_peak": 0.25,
-        "forward_images_per_second": {"handgrad": 6000.0}, "buffers_bytes": 2**21, "rejected": 3, "goal": 1.5,
-        "step": {"ratio": 2.0, "least": 1.5, "largest": 2.5, "strongest": "PyTorch eager"}, "forward": {"ratio": 3.0},
-    }  # fmt: skip
-    text = bench.render({"results": [result], "machine": "m", "threads": 2, "date": "2026-01-01"})
-    row = text.splitlines()[2].split()
-    assert row == ["a", "8", "2,000", "10.0", "25%", "6,000", "2.0", "2.00", "1.50-2.50", "1.5", "eager", "3.00", "3"]
+@pytest.mark.parity
+def test_peers_of_one_network(capsys):
+    pytest.importorskip("torch")
+    net = ["--net", "mlp", "--batch-size", "16", "--threads", "1", *TURNS]
+    assert run(["bench", *net, "--peers", "--isa", "avx2", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    (result,) = printed["results"]
+    assert printed["isa"] == "avx2" and set(result["ratios"]) == set(KINDS)
+    assert result["tile"] == 4  # of AVX2, on every machine
+    for kind, values in result["ratios"].items():
+        assert 0 < values["least"] <= values["ratio"] <= values["largest"], kind
+        assert values["strongest"] != "handgrad"
+    ran = {"handgrad", "PyTorch eager", "PyTorch compile"}
+    assert set(result["images_per_second"]["step"]) - {"JAX"} == ran - set(result["left_out"])
+    bytes_ = result["memory_bytes"]
+    assert result["ratios"]["memory"]["ratio"] == bytes_["handgrad"] / bytes_["PyTorch eager"]
+
+
+@pytest.mark.parity
+def test_without_a_compiler_the_compiled_peer_is_left_out(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    monkeypatch.setenv("CXX", "/nonexistent/g++")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    assert run(["bench", "--net", "conv-1x1", "--batch-size", "16", "--threads", "1", *TURNS, "--peers"]) == 0
+    output = capsys.readouterr()
+    assert "PyTorch compile is left out: InductorError: InvalidCxxCompiler" in output.err
+    assert "left out: conv-1x1, 16: PyTorch compile (InductorError" in output.out
+
+
+def test_table_without_peers():
+    row = bench_tables.render(report(network())).splitlines()[2].split()
+    assert row == ["lenet5", "64", "2,000", "2,000", "2,000", "50.0", "25%", "100", "µs", "2.0", "7", "3"]
+
+
+def test_table_of_ratios():
+    text = bench_tables.render(report(network(**GOOD), threads=1, isa="avx2"))
+    (row,) = [line.split() for line in text.splitlines() if "eager" in line and "lenet5" in line]
+    pair = ["2.00", "(1.90-2.20)"]
+    assert row == ["lenet5", "64", *pair, "3", *pair, *pair, *pair, "2.00", "eager"]
+    assert "Some CPU, 1 thread, restricted to AVX2, 2026-01-01, numba 1, torch 2" in text
+
+
+def test_markdown_holds_what_the_results_say():
+    text = bench_tables.render_markdown(report(network(**GOOD), network("conv-1x1", 128, step=0.5, memory=1.0)))
+    header, rule, first, second, _, caption = text.splitlines()
+    assert header.count("|") == rule.count("|") == first.count("|") == second.count("|")
+    cells = [cell.strip() for cell in first.strip("|").split("|")]
+    assert cells == ["lenet5", "64", "2.00 (1.90-2.20)", "3", *["2.00 (1.90-2.20)"] * 3, "2.00", "eager"]
+    assert "0.50 (0.40-0.70)" in second and "Some CPU, 2 threads, 2026-01-01" in caption
+    with pytest.raises(
+        ConfigurationError, match="got networks without peers, expected results of handgrad bench --peers"
+    ):
+        bench_tables.render_markdown(report(network()))
+
+
+@pytest.mark.parametrize(("step", "code"), [(2.0, 0), (2.19, 0), (1.81, 0), (2.21, 1), (1.79, 1)])
+def test_against_older_results(capsys, saved, step, code):
+    old, new = saved("old.json", network(**GOOD)), saved("new.json", network(**GOOD | {"step": step}))
+    assert run(["bench", "--results", new, "--against", old]) == code
+    text = capsys.readouterr().out
+    assert ("DIFFERS" in text) == bool(code) and f"{5 - code} of 5 ratios are within 10%" in text
+    assert run(["bench", "--results", new, "--against", old, "--json"]) == code
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["agrees"] == (code == 0) and len(printed["against"]) == 5
+    assert printed["against"][0]["deviation"] == pytest.approx(step / 2 - 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"threads": 4}, "--against: threads: got 4 then and 2 now, expected the same"),
+        ({"isa": "avx2"}, "--against: instructions: got avx2 then and all now, expected the same"),
+        ({"results": [network("mlp", 128, **GOOD)]}, "--against: got no network and size in common"),
+        ({"results": [network()]}, "--against: the older results: got networks without peers"),
+    ],
+)
+def test_results_that_cannot_be_compared(capsys, saved, changed, message):
+    old, new = saved("old.json", network(**GOOD), **changed), saved("new.json", network(**GOOD))
+    assert run(["bench", "--results", new, "--against", old]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["--net", "vgg"], "--net: got vgg, expected one of lenet5"), (["--batch-size", "0"], "")],
+    [
+        (["--net", "vgg"], "--net: got vgg, expected one of lenet5"),
+        (["--batch-size", "0"], ""),
+        (["--ladder", "dense"], "--ladder: got dense, expected one of conv2d"),
+        (["--ladder", "conv2d", "--peers"], "--ladder: got --peers as well, expected it alone, or with --repeats"),
+        (["--layers", "--mnist99"], "--layers: got --mnist99 as well"),
+        (["--mnist99", "--net", "mlp"], "--mnist99: got --net as well, expected it alone, or with --seeds"),
+        (["--seeds", "3"], "bench: got --seeds as well"),
+        (["--results", "a.json", "--peers"], "--results: got --peers as well"),
+        (["--against", "a.json"], "--against: got no ratios to show, expected --peers as well"),
+        (["--picture", "a.png"], "--picture: got no ratios to show, expected --peers as well"),
+        (["--ladder", "conv2d", "--picture", "a.gif"], "picture a.gif: got the suffix '.gif'"),
+    ],
 )
-def test_errors(capsys, arguments, message):
+def test_wrong_usage(capsys, arguments, message):
     assert run(["bench", *arguments]) == 2
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
 
 
-def test_operations_are_counted_by_hand():
-    """conv1 25 x 6 x 784, conv2 150 x 16 x 100, dense 400 x 120, 120 x 84, 84 x 10; conv1 needs no input gradient."""
-    counts = [25 * 6 * 784, 150 * 16 * 100, 400 * 120, 120 * 84, 84 * 10]
-    x, z = graph("lenet5")
-    assert operations(Network(x, z, threads=1)) == 2 * (2 * counts[0] + 3 * sum(counts[1:])) == 2_263_920
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"kind": "soup", "machine": "m"}'])
+def test_a_file_without_results(capsys, tmp_path, content):
+    path = tmp_path / "r.json"
+    if content is not None:
+        path.write_text(content)
+    assert run(["bench", "--results", str(path)]) == 3
+    assert "is no results file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", NETS)
-def test_a_step_trains_and_a_forward_pass_runs(name):
-    runner = Handgrad(name, 16, 1)
-    before = runner.network.theta.copy()
-    runner.step()
-    assert np.isfinite(runner.network.theta).all() and (runner.network.theta != before).any()
-    runner.forward()
-    assert runner.buffers() > runner.network.theta.nbytes
+def test_a_failing_process_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(bench.MALLOC, "NUMBA_CPU_FEATURES", "not features")
+    assert run(["bench", *QUICK]) == 1
+    assert "bench: lenet5 with 16 samples failed: " in capsys.readouterr().err
 
 
-@pytest.mark.parity
-@pytest.mark.parametrize("name", NETS)
-def test_the_peer_is_the_same_network(name):
-    torch = pytest.importorskip("torch")
-    from handgrad.benchmarks.peers import PyTorch, modules
-
-    module = modules(name)
-    x, z = graph(name)
-    network = Network(x, z, threads=1)
-    assert sum(p.numel() for p in module.parameters()) == network.parameter_count
-    assert tuple(module(torch.zeros(2, *NETS[name].shape)).shape[1:]) == network.outputs[0].shape
-    peer = PyTorch(name, 16, 1, "eager")
-    before = [p.detach().clone() for p in peer.module.parameters()]
-    peer.step()
-    assert any((p != q).any() for p, q in zip(peer.module.parameters(), before, strict=True))
-    assert peer.images_per_second(0.01, forward=True) > 0 and peer.module.training
+def test_layers(capsys):
+    arguments = ["bench", "--layers", "--net", "lenet5", "--batch-size", "16", *TURNS]
+    assert run(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:5] == ["conv1", "6", "x", "28", "x"]
+    assert run([*arguments, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["layers"][0]["layer"] == "conv1" and result["outside"]
 
 
-def test_the_step_with_an_input_gradient_computes_it():
-    runner = Handgrad("conv-1x1", 16, 1)
-    W = runner.network.parameters["conv1.W"][:, :, 0, 0].copy()
-    runner.step()
-    part = runner.network.pass_for(16).active[0]
-    expected = np.einsum("oc,nohqv->nchqv", W, part.seeds[0])
-    # a sum of 32 products in float32
-    np.testing.assert_allclose(part.gradients["input"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+def test_ladder_with_a_picture(capsys, tmp_path):
+    picture, out = tmp_path / "ladder.png", tmp_path / "ladder.json"
+    assert run(["bench", "--ladder", "conv2d", *TURNS, "--picture", str(picture), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == ["literal", "plain", "lanes", "tile"]
+    assert "literal: timed on 1 sample" in "\n".join(lines)
+    require_drawing(picture, 1800, 1000)
+    (result,) = json.loads(out.read_text())["results"]
+    speeds = [rung["forward"]["gflops"] for rung in result["rungs"]]
+    assert speeds[0] * 50 < speeds[1] and speeds[0] < speeds[2] and len(result["rungs"]) == 4
 
 
-def test_peak_is_more_than_any_kernel_reaches():
-    assert machine.peak_gflops(1, turns=50_000) > 1
+def require_drawing(path, width, height):
+    """Demand a picture of about this size that has ink of several colours."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert abs(pixels.shape[1] - width) < 10 and abs(pixels.shape[0] - height) < 100
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (border == 255).all()  # nothing is cut off
 
 
-def test_a_noisy_measurement_is_repeated_and_counted(monkeypatch):
-    busy = iter([0.0, 9.0, 9.0, 9.0 + 1e-9])
-    monkeypatch.setattr(machine, "busy_seconds", lambda: 1.0 + next(busy))
-    values = iter([1.0, 2.0])
-    assert machine.quietly(lambda: next(values)) == (2.0, 1)
+def test_picture_of_networks(saved, tmp_path):
+    results = [
+        network("lenet5", 64, **GOOD),
+        network("mlp", 128, **GOOD | {"step": 3.5}),
+        network("conv-1x1", 8, step=0.2),
+    ]
+    picture = tmp_path / "networks.png"
+    assert run(["bench", "--results", saved("r.json", *results), "--picture", str(picture)]) == 0
+    require_drawing(picture, 1800, 600)
+
+
+def test_no_picture_of_a_table(capsys, saved):
+    assert run(["bench", "--results", saved("r.json", kind="layers"), "--picture", "a.png"]) == 2
+    assert "--picture: got results of --layers, expected networks or a ladder" in capsys.readouterr().err
+
+
+def test_mnist_needs_its_files(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("HANDGRAD_DATA", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert run(["bench", "--mnist99"]) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.mnist
+def test_whole_trainings(capsys, monkeypatch):
+    if not os.path.isdir(os.path.join(os.environ.get("HANDGRAD_DATA", ""), "mnist")):
+        pytest.skip("MNIST is not at $HANDGRAD_DATA")
+    recipe = ("mlp", "--epochs", "1", "--limit", "256")
+    monkeypatch.setattr(bench_mnist, "RECIPE", recipe)
+    assert run(["bench", "--mnist99", "--seeds", "2", "--threads", "1", "--json"]) == 1  # so few samples do not suffice
+    printed = json.loads(capsys.readouterr().out)
+    assert [one["seed"] for one in printed["results"]] == [0, 1] and printed["recipe"] == list(recipe)
+    accuracies = [one["test_accuracy"] for one in printed["results"]]
+    assert printed["mean_accuracy"] == pytest.approx(sum(accuracies) / 2) and printed["least_accuracy"] == min(
+        accuracies
+    )
+    assert all(0.2 < one["seconds"] < 60 for one in printed["results"]) and not printed["reached"]
+
+
+@pytest.mark.parametrize(("accuracies", "code"), [((0.9905, 0.9895), 0), ((0.9905, 0.9894), 1)])
+def test_the_mean_decides(capsys, monkeypatch, accuracies, code):
+    answers = iter([{"seed": 0, "seconds": 9.0, "test_accuracy": a} for a in (0.1, *accuracies)])  # the first warms up
+    monkeypatch.setattr(bench_mnist, "train", lambda *arguments: next(answers))
+    monkeypatch.setattr("handgrad.datasets.load", lambda name, download: None)
+    assert run(["bench", "--mnist99", "--seeds", "2"]) == code
+    assert ("not reached" in capsys.readouterr().out) == bool(code)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")

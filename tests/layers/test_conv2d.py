@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from handgrad.engine import Conv2D, Dense, Input, Network
 from handgrad.engine.checks import ConfigurationError, ShapeError
+from handgrad.engine.layers import correlation
 
 LITERAL_WORK = 25_000  # multiplications of the literal forward pass in one example
 SMALL, PAIR = st.integers(1, 3), st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -227,6 +228,16 @@ def test_a_kernel_as_large_as_the_image_is_a_dense_layer(at_point, close, rng):
     close(conv.dL_dx[0].reshape(18, -1), dense.dL_dx[0], 1e-12)
     close(conv.gradients["W"].reshape(5, -1), dense.gradients["W"], 1e-12)
     close(conv.gradients["b"], dense.gradients["b"], 1e-12)
+
+
+@pytest.mark.parametrize("near", [0, 4_000, 1_000_000])
+@pytest.mark.parametrize("at_once", [0, 20_000, 1_000_000])
+def test_sums_over_strips_and_a_few_filters_at_a_time(at_point, monkeypatch, rng, near, at_once):
+    """The caches decide how the weight gradient is cut into pieces, never what it is."""
+    monkeypatch.setattr(correlation, "NEAR", near)
+    monkeypatch.setattr(correlation, "AT_ONCE", at_once)
+    options = {"filters": 16, "kernel_size": 3, "stride": (2, 1), "padding": 1, "dilation": (1, 2), "groups": 2}
+    at_point(lambda: Conv2D(**options), rng.normal(size=(18, 4, 9, 5))).check_literal()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

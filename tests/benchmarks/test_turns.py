@@ -1,0 +1,62 @@
+"""Turns: the order alternates, ratios are taken within a turn, and there are as many turns as it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from handgrad.benchmarks import turns
+from handgrad.benchmarks.turns import Turns, take_turns, uncertainty
+
+
+class Scripted:
+    """A runner whose rates are given."""
+
+    def __init__(self, label, rates, order):
+        self.label, self._rates, self._order = label, iter(rates), order
+
+    def rate(self, kind, seconds):
+        self._order.append(self.label)
+        return next(self._rates)
+
+
+@pytest.fixture
+def undisturbed(monkeypatch):
+    monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), 1))
+    monkeypatch.setattr(turns.time, "sleep", lambda seconds: None)
+
+
+def test_order_alternates_and_rejections_are_counted(undisturbed):
+    order = []
+    runners = [Scripted(label, [1.0] * 9, order) for label in "ABC"]
+    taken = take_turns(runners, ["step"], 0.0, 3)
+    assert "".join(order) == "ABCCBAABC"
+    assert taken.count == 3 and taken.rejected == 9
+
+
+def test_ratios_are_those_of_a_turn_to_its_strongest():
+    rates = {"handgrad": [10.0, 20.0, 30.0], "a": [5.0, 4.0, 10.0], "b": [2.0, 10.0, 10.0]}
+    compared = Turns({"step": rates}).compare("step")
+    assert (compared["ratio"], compared["least"], compared["largest"]) == (2.0, 2.0, 3.0)
+    assert compared["strongest"] == "b"
+
+
+def test_a_machine_that_changes_its_speed_does_not_change_the_ratio(undisturbed):
+    speed = [1.0, 0.5, 0.7, 0.9, 0.3]
+    runners = [Scripted("handgrad", [3.0 * s for s in speed], []), Scripted("a", speed, [])]
+    taken = take_turns(runners, ["step"], 0.0, 5)
+    assert taken.compare("step")["ratio"] == pytest.approx(3.0)
+    assert taken.count == 5
+
+
+def test_turns_go_on_while_the_median_is_uncertain(undisturbed):
+    wild = [1.0, 2.0, 1.5, 1.0, 2.0, 1.5, 1.0, 2.0, 1.5]
+    runners = [Scripted("handgrad", wild, []), Scripted("a", [1.0] * 9, [])]
+    assert take_turns(runners, ["step"], 0.0, 3).count == 9
+    alone = [Scripted("handgrad", wild, [])]
+    assert take_turns(alone, ["step"], 0.0, 3).count == 3
+
+
+def test_uncertainty_of_a_normal_sample(rng):
+    """The standard error of the median of n normal numbers is 1.25 σ / √n; a factor of 1.3 for the estimate itself."""
+    values = rng.normal(10, 1, size=400)
+    assert 1 / 1.3 < uncertainty(list(values)) / (1.25 / 20 / 10) < 1.3
