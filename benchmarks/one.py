@@ -112,7 +112,9 @@ def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:
     ratios = {kind: turns.compare(kind) for kind in turns.rates}
     (_, ours), (label, theirs) = sorted(memory.items(), key=lambda item: item[0] != Handgrad.label)
     once = ours / theirs
-    return ratios | {"memory": {"ratio": once, "least": once, "largest": once, "uncertainty": 0.0, "strongest": label}}
+    return ratios | {
+        "memory": {"ratio": once, "least": once, "largest": once, "uncertainty": 0.0, "strongest": label, "turns": 1}
+    }
 
 
 def main() -> None:

@@ -60,3 +60,22 @@ def test_uncertainty_of_a_normal_sample(rng):
     """The standard error of the median of n normal numbers is 1.25 σ / √n; a factor of 1.3 for the estimate itself."""
     values = rng.normal(10, 1, size=400)
     assert 1 / 1.3 < uncertainty(list(values)) / (1.25 / 20 / 10) < 1.3
+
+
+def test_disturbed_turns_do_not_count(monkeypatch):
+    monkeypatch.setattr(turns.time, "sleep", lambda seconds: None)
+    bad = iter([0, 0, turns.TRIES, 0, 0, 2, 0, 0, 0, 0])
+    monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), next(bad, 0)))
+    runners = [Scripted("handgrad", [2.0, 2.0, 2.0, 2.0, 2.0], []), Scripted("a", [1.0, 9.0, 1.0, 1.0, 1.0], [])]
+    taken = take_turns(runners, ["step"], 0.0, 3)
+    assert taken.count == 4 and taken.quiet("step") == [0, 2, 3] and taken.rejected == turns.TRIES + 2
+    assert taken.compare("step")["least"] == 2.0 and taken.compare("step")["turns"] == 3
+    assert taken.medians("step") == {"handgrad": 2.0, "a": 1.0}
+
+
+def test_a_machine_that_is_never_quiet_is_not_measured_for_ever(monkeypatch):
+    monkeypatch.setattr(turns.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), turns.TRIES))
+    runners = [Scripted(label, [1.0, 2.0, 3.0] * 3, []) for label in "AB"]
+    taken = take_turns(runners, ["step"], 0.0, 3)
+    assert taken.count == 3 and taken.compare("step")["turns"] == 3
