@@ -56,7 +56,7 @@ class Handgrad(Runner):
 
     def current(self):
         """Return the pass whose buffers a training step uses."""
-        return self.network.pass_for(self.batch, input_gradient=self._with_input)
+        return self.network.pass_for(self.batch, input_gradient=self._with_input, fused=True)
 
     def forward(self) -> None:
         """Compute the outputs of a mini-batch that is already packed."""
@@ -103,7 +103,7 @@ class StepWithInput(TrainingStep):
     def __call__(self, chosen: np.ndarray) -> None:
         """Train on the chosen samples; the projection's u, which is the upstream gradient, is packed once."""
         network = self.network
-        current = network.pass_for(len(chosen))
+        current = network.pass_for(len(chosen), fused=True)
         if not hasattr(self, "_packed"):
             current.allocate_gradients()
             u = self.feed.targets[: len(chosen)]

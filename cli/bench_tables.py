@@ -13,12 +13,11 @@ NAMES = {
     "latency": "one image",
     "memory": "memory",
 }
-LEGEND = {
-    "ratio": "ratio: images per second of handgrad divided by those of the strongest peer in the same turn, median and"
-    " extremes",
-    "others": "one image: the peer's time for the inference of a single image divided by handgrad's; memory: bytes of a"
-    " training step, handgrad's divided by eager PyTorch's",
-}
+LEGEND = (
+    "ratio: images per second of handgrad divided by those of the strongest peer in the same turn, median and extremes",
+    "one image: the peer's time for the inference of a single image divided by handgrad's",
+    "memory: bytes of a training step, handgrad's divided by eager PyTorch's",
+)
 
 
 def render(report: dict) -> str:
@@ -48,13 +47,13 @@ def networks(report: dict) -> str:
         row += [f"{r['gflops']:.1f}", f"{r['share_of_peak']:.0%}", latency, f"{r['memory_bytes'][ours] / 2**20:.1f}"]
         rows.append([*row, r["turns"], r["rejected"]])
     lines = [table([*header, "turns", "rejected"], rows, "l" + "r" * 10)]
-    if any(r["ratios"] for r in report["results"]):
+    cells = ratio_rows(report)
+    if cells:
         lines += [
             "",
             table(["network", "batch", *_ratio_header(), "strongest peer"], ratio_rows(report), "l" + "r" * 7),
         ]
-    lines += ["", machine_line(report)]
-    lines += list(LEGEND.values()) if len(lines) > 3 else []
+    lines += ["", machine_line(report), *(LEGEND if cells else ())]
     lines += [
         f"left out: {r['net']}, {r['batch']}: {label} ({reason})"
         for r in report["results"]
@@ -155,13 +154,13 @@ def render_deviations(rows: list[dict], path: str) -> str:
     """Return the comparison with older results as text."""
     cells = [
         [row["net"], row["batch"], NAMES[row["ratio"]], f"{row['old']:.2f}", f"{row['new']:.2f}",
-         f"{row['deviation']:+.1%}", "" if row["agrees"] else "DIFFERS"]
+         f"{row['deviation']:+.1%}", "agrees" if row["agrees"] else "DIFFERS"]
         for row in rows
     ]  # fmt: skip
     wrong = sum(not row["agrees"] for row in rows)
     verdict = f"{len(rows) - wrong} of {len(rows)} ratios are within {TOLERANCE:.0%} of {path}"
     return "\n".join(
-        [table(["network", "batch", "ratio", "old", "new", "deviation", ""], cells, "lrlrrr"), "", verdict]
+        [table(["network", "batch", "ratio", "old", "new", "deviation", "verdict"], cells, "lrlrrr"), "", verdict]
     )
 
 

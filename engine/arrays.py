@@ -100,10 +100,18 @@ def gather(images, chosen, scale, shift, x):
 
 
 @kernel
-def fill(array, value):
-    """Set every element of a flat array."""
+def clear(array):
+    """Set every element of a flat array to 0."""
+    zero = array.dtype.type(0)
     for k in range(array.size):
-        array[k] = value
+        array[k] = zero
+
+
+@kernel
+def copy_into(target, source):
+    """target = source, element by element, on flat arrays."""
+    for k in range(target.size):
+        target[k] = source[k]
 
 
 @kernel

@@ -13,19 +13,22 @@ import os
 import pickle
 import platform
 import tempfile
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
 import llvmlite.binding
+import numpy as np
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, njit, typeof, types
 from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
 from numba.core import cgutils, config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
+from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, overload
 
 from .folders import cache_folder
@@ -41,9 +44,11 @@ __all__ = [
     "cpu_features",
     "index",
     "kernel",
+    "kernel_calls",
     "kernels_cached",
     "kernels_ready",
     "registers",
+    "replay",
     "scalar",
     "versions",
 ]
@@ -113,6 +118,13 @@ def kernels_cached() -> bool:
     return any(_CACHE_DIRECTORY.glob("*.bin"))
 
 
+def _enclosed(function) -> list:
+    """Return what a function encloses: constants as text, other functions by name, with what they enclose in turn."""
+    contents = [cell.cell_contents for cell in function.__closure__ or ()]
+    functions = [getattr(content, "py_func", content) for content in contents]
+    return [(f.__module__, f.__qualname__, _enclosed(f)) if hasattr(f, "__closure__") else repr(f) for f in functions]
+
+
 class KernelCache(FunctionCache):
     """One file per kernel and signature, named by a hash of both, so that processes cannot mix them up.
 
@@ -131,6 +143,11 @@ class KernelCache(FunctionCache):
 
     def flush(self):
         """Do nothing: kernels of other sources lie in other folders."""
+
+    def _index_key(self, sig, codegen):
+        """Return what tells kernels of one name apart: types, machine, code, and what the code encloses."""
+        code = hashlib.sha256(self._py_func.__code__.co_code).hexdigest()
+        return sig, codegen.magic_tuple(), code, _enclosed(self._py_func)
 
     def _path(self, sig, codegen) -> Path:
         key = repr((self._py_func.__module__, self._py_func.__qualname__, self._index_key(sig, codegen)))
@@ -170,6 +187,64 @@ class KernelCache(FunctionCache):
                     os.unlink(temporary)
 
 
+class Kernel(CPUDispatcher):
+    """A compiled function whose calls from Python can be noted down and made again, many at a time, by ``replay``."""
+
+    def __call__(self, *args):
+        """Run, and note the call where somebody wants to know."""
+        notes = getattr(_notes, "calls", None)
+        if notes is not None:
+            notes.append((self, args))
+        return super().__call__(*args)
+
+    def machine_call(self, args) -> tuple[int, list[int]] | None:
+        """Return the address of the machine code for such arguments, and what it takes, as 64-bit integers.
+
+        Returns
+        -------
+        (int, list of int) or None
+            None where an argument is something else than an array, an integer of 64 bits, or a tuple of these: floats
+            travel in other registers.
+        """
+        compiled = self.overloads[tuple(typeof(argument) for argument in args)]
+        numbers: list[int] = []
+        for argument in args:
+            if not _add_numbers(argument, numbers):
+                return None
+        if len(numbers) > SLOTS:
+            return None
+        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), numbers
+
+
+_notes = threading.local()
+
+
+@contextmanager
+def kernel_calls():
+    """Yield a list to which every kernel that this thread calls from Python is added, as (kernel, arguments)."""
+    before, _notes.calls = getattr(_notes, "calls", None), []
+    try:
+        yield _notes.calls
+    finally:
+        _notes.calls = before
+
+
+def _add_numbers(argument, numbers: list[int]) -> bool:
+    """Append what Numba passes for an argument, field by field; False where it is not made of 64-bit integers."""
+    if isinstance(
+        argument, np.ndarray
+    ):  # memory info and parent matter to code that makes arrays, and kernels make none
+        data = argument.ctypes.data
+        numbers += [0, 0, argument.size, argument.itemsize, data, *argument.shape, *argument.strides]
+        return True
+    if isinstance(argument, tuple):
+        return all(_add_numbers(part, numbers) for part in argument)
+    if isinstance(argument, (int, np.int64, np.uint64)) and not isinstance(argument, bool):
+        numbers.append(int(argument) - (2**64 if argument >= 2**63 else 0))
+        return True
+    return False
+
+
 def kernel(function=None, *, short_loops: bool = False):
     """Compile a kernel: fills outputs that are passed in, returns nothing or a number, releases the lock.
 
@@ -189,6 +264,7 @@ def kernel(function=None, *, short_loops: bool = False):
     if function is None:
         return functools.partial(kernel, short_loops=short_loops)
     dispatcher = njit(nogil=True, fastmath=FAST_MATH, error_model="numpy")(function)
+    dispatcher.__class__ = Kernel
     dispatcher._cache = KernelCache(function)
     if short_loops:
         dispatcher.compile = functools.partial(_compile_short_loops, dispatcher.compile)
@@ -265,6 +341,47 @@ def registers(shape, count, like):
         Gives the dtype.
     """
     return carray(_reserve(count, like), shape)
+
+
+SLOTS = 160  # numbers that a call can take: an array of k axes is 5 + 2 k of them
+
+
+@intrinsic
+def _call(typing_context, address, results, numbers):
+    """Call machine code at an address with the numbers as its arguments; return the status.
+
+    Every kernel first takes two places to write to, for its result and for an error, then its arguments. All that are
+    integers or pointers lie in the same registers and stack slots, and what a function does not take it does not look
+    at: so one call that passes SLOTS of them fits every kernel.
+    """
+
+    def generate(context, builder, signature, arguments):
+        word = ir.IntType(64)
+        kind = ir.FunctionType(ir.IntType(32), [word] * (2 + SLOTS))
+        data = context.make_array(signature.args[2])(context, builder, arguments[2]).data
+        slots = [builder.load(builder.gep(data, [ir.Constant(word, k)])) for k in range(SLOTS)]
+        places = [arguments[1], builder.add(arguments[1], ir.Constant(word, 8))]
+        return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [*places, *slots])
+
+    return types.int32(types.int64, types.int64, numbers), generate
+
+
+@kernel
+def replay(addresses, numbers, results):
+    """Make calls one after the other; return how many went well, all of them or those before the first that failed.
+
+    Parameters
+    ----------
+    addresses : int64 array of shape (calls,)
+    numbers : int64 array of shape (calls, SLOTS)
+        From ``Kernel.machine_call``.
+    results : int
+        Address of 16 bytes that are written to.
+    """
+    for k in range(addresses.size):
+        if _call(addresses[k], results, numbers[k]) != 0:
+            return k
+    return addresses.size
 
 
 @intrinsic

@@ -110,7 +110,7 @@ def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) ->
 
 def _look(network: Network, feed: Feed, loss: Loss, chosen: np.ndarray) -> tuple[float, np.ndarray]:
     """Return the summed loss and the predicted classes of one mini-batch."""
-    current = network.pass_for(len(chosen), input_gradient=False)
+    current = network.pass_for(len(chosen), input_gradient=False, fused=True)
     current.prepare(training=False, draw=0)
     lanes = feed.choose(chosen)
     losses, classes = np.zeros(len(current.active)), np.zeros(len(lanes), dtype=np.int64)

@@ -168,7 +168,7 @@ class Network:
         """Number of parameters."""
         return sum(array.size for array in self.parameters.values())
 
-    def pass_for(self, samples: int, *, input_gradient: bool = True) -> Pass:
+    def pass_for(self, samples: int, *, input_gradient: bool = True, fused: bool = False) -> Pass:
         """Return the buffers for mini-batches of this size, allocating them on the first call.
 
         Parameters
@@ -176,9 +176,11 @@ class Network:
         samples : int
         input_gradient : bool
             Whether a backward pass also computes gradients that no parameter needs, those of the inputs.
+        fused : bool
+            Whether activations may be computed by the layers before them, whose own values are then nowhere to be seen.
         """
-        key = (samples, input_gradient)
-        found = self._passes.pop(key, None) or Pass(self, samples, input_gradient)
+        key = (samples, input_gradient, fused)
+        found = self._passes.pop(key, None) or Pass(self, *key)
         self._passes[key] = found
         while len(self._passes) > PASSES:
             del self._passes[next(iter(self._passes))]

@@ -5,19 +5,23 @@ Floor 3.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import add_into, aligned, aligned_zeros, blocks_for, pack, unpack
+from .arrays import add_into, aligned, aligned_zeros, blocks_for, copy_into, pack, unpack
 from .backend import LANES
-from .layers.layer import Share
+from .layers.layer import Layer, Share
+from .program import Program
 
 if TYPE_CHECKING:
     from .graph import Node
     from .network import Network
+
+Step = tuple[Layer | None, Callable[[], None]]
 
 
 class Part:
@@ -32,6 +36,8 @@ class Part:
         Worker r has the blocks from bounds[r] up to bounds[r + 1]; those with none have the highest ranks.
     samples : int
         Of the whole mini-batch.
+    joined : dict of str to str
+        Activations that the layer before them applies, by that layer.
 
     Attributes
     ----------
@@ -44,11 +50,13 @@ class Part:
         Gradient that a node sends to each of its inputs, by position.
     seeds : dict of int to numpy.ndarray
         Upstream gradient of each output, by position.
+    programs : dict of str to Program
+        What the forward and the backward pass do, once they have been run.
     dL_dtheta : numpy.ndarray
         This worker's part of the gradients of all parameters, flat.
     """
 
-    def __init__(self, network: Network, rank: int, bounds: list[int], samples: int):
+    def __init__(self, network: Network, rank: int, bounds: list[int], samples: int, joined: dict[str, str]):
         self.blocks, self.first_sample = bounds[rank + 1] - bounds[rank], bounds[rank] * LANES
         blocks = self.blocks
         self.samples = min(samples - self.first_sample, blocks * LANES)
@@ -58,6 +66,7 @@ class Part:
         self.edges: dict[tuple[str, int], np.ndarray | None] = {}
         self.seeds: dict[int, np.ndarray] = {}
         self.shares: dict[str, Share] = {}
+        self.programs: dict[str, Program] = {}
         self.dL_dtheta: np.ndarray | None = None
         for name, node in network.nodes.items():
             shape = (blocks, *node.shape, LANES)
@@ -65,6 +74,9 @@ class Part:
                 self.values[name] = aligned_zeros(shape, network.dtype)
                 continue
             x = tuple(self.values[source.name] for source in node.inputs)
+            if name in joined.values():
+                self.values[name] = x[0]
+                continue
             z = node.layer.view(x[0], node.shape)
             self.values[name] = aligned_zeros(shape, network.dtype) if z is None else z
             scratch = node.layer.scratch(tuple(s.shape for s in node.inputs), blocks, network.dtype)
@@ -77,6 +89,7 @@ class Part:
                 samples=self.samples,
                 N=samples,
                 statistics=network.layer_statistics[name],
+                activation=network.nodes[joined[name]].layer if name in joined else None,
                 all_reduce_sum=partial(network.workers.all_reduce_sum, rank, team=team),
             )
 
@@ -91,21 +104,29 @@ class Pass:
         N, at least 1.
     input_gradient : bool
         False leaves out the gradients of nodes before which there are no parameters.
+    fused : bool
+        Whether layers that can do so apply the activation behind them, where it is the only one to read them. The two
+        nodes then share their arrays, which hold the activation's value, and the gradient before it.
     """
 
-    def __init__(self, network: Network, samples: int, input_gradient: bool):
+    def __init__(self, network: Network, samples: int, input_gradient: bool, fused: bool):
         self.network, self.samples = network, samples
+        self._consumers = self._find_consumers()
+        self.joined = self._find_joined() if fused else {}
         blocks, size = blocks_for(samples), network.workers.size
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
             bounds = [min(rank, blocks) for rank in range(size + 1)]
         self.parts = [
-            Part(network, rank, bounds, samples) if bounds[rank + 1] > bounds[rank] else None for rank in range(size)
+            Part(network, rank, bounds, samples, self.joined) if bounds[rank + 1] > bounds[rank] else None
+            for rank in range(size)
         ]
-        self.steps = [(name, node.layer) for name, node in network.nodes.items() if node.layer is not None]
+        skipped = set(self.joined.values())
+        self.steps = [
+            (name, node.layer) for name, node in network.nodes.items() if node.layer is not None and name not in skipped
+        ]
         self._wanted = self._nodes_that_need_gradients(input_gradient)
-        self._consumers = self._find_consumers()
-        self._has_gradients = False
+        self._has_gradients = self._is_training = False
         self.is_complete = False  # whether the gradients belong to the values
 
     def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
@@ -125,6 +146,18 @@ class Pass:
         for position, node in enumerate(self.network.outputs):
             consumers[node.name].append(("", position))
         return consumers
+
+    def _find_joined(self) -> dict[str, str]:
+        """Return the activations that need no step of their own, by the layer that applies them."""
+        joined, nodes = {}, self.network.nodes
+        for name, node in nodes.items():
+            consumers = [consumer for consumer, _ in self._consumers[name]]
+            if node.layer is None or not node.layer.takes_activation or len(consumers) != 1 or not consumers[0]:
+                continue
+            is_read = all(consumer for consumer, _ in self._consumers[consumers[0]])  # an output's seed is the caller's
+            if is_read and getattr(nodes[consumers[0]].layer, "formulas", None) is not None:
+                joined[name] = consumers[0]
+        return joined
 
     @property
     def active(self) -> list[Part]:
@@ -161,9 +194,13 @@ class Pass:
             edge = None
             if source.name in self._wanted:
                 edge = node.layer.view(part.gradients[name], source.shape)
+                if name in self.joined.values():
+                    edge = part.gradients[name]
                 if edge is None:
                     edge = aligned_zeros((part.blocks, *source.shape, LANES), network.dtype)
             part.edges[name, position] = edge
+        if name in self.joined.values():
+            return
         share = part.shares[name]
         share.dL_dz = part.gradients[name]
         share.dL_dx = tuple(part.edges[name, position] for position in range(len(node.inputs)))
@@ -184,6 +221,7 @@ class Pass:
 
     def prepare(self, training: bool, draw: int) -> None:
         """Tell every layer whether this is training, and which random numbers are its own."""
+        self._is_training = training
         for name, layer in self.steps:
             key = self.network.draw_key(name, draw) if training and layer.random else 0
             for part in self.active:
@@ -198,25 +236,42 @@ class Pass:
 
     def forward(self, part: Part) -> None:
         """Run the layers in topological order."""
+        self._run(part, "forward", self._forward_steps)
+
+    def _forward_steps(self, part: Part) -> Iterator[Step]:
         for name, layer in self.steps:
-            layer.forward(part.shares[name])
+            yield layer, partial(layer.forward, part.shares[name])
+
+    def _run(self, part: Part, which: str, steps: Callable[[Part], Iterator[Step]]) -> None:
+        """Run the steps as a program; what is done in training and what otherwise may differ."""
+        key = f"{which} in training" if self._is_training else which
+        if key in part.programs:
+            part.programs[key].run()
+            return
+        program = Program()
+        for layer, work in steps(part):
+            (program.add_kernels if layer is None or layer.kernels_alone else program.add_python)(work)
+        part.programs[key] = program
 
     def backward(self, part: Part) -> None:
         """Run the layers in reversed order, after adding up what the consumers of each node sent back."""
+        self._run(part, "backward", self._backward_steps)
+
+    def _backward_steps(self, part: Part) -> Iterator[Step]:
         for name, layer in reversed(self.steps):
             if name in self._wanted:
-                self._sum_of_consumers(part, name)
-                layer.backward(part.shares[name])
+                yield None, partial(self._sum_of_consumers, part, self.joined.get(name, name))
+                yield layer, partial(layer.backward, part.shares[name])
         for node in self.network.inputs:
             if node.name in self._wanted:
-                self._sum_of_consumers(part, node.name)
+                yield None, partial(self._sum_of_consumers, part, node.name)
 
     def _sum_of_consumers(self, part: Part, name: str) -> None:
         """dL/dy = Σ over the consumers of y; with a single consumer the gradient is already in its place."""
         incoming = self._incoming(part, name)
         if len(incoming) > 1:
             dL_dy = part.gradients[name].reshape(-1)
-            dL_dy[...] = incoming[0].reshape(-1)
+            copy_into(dL_dy, incoming[0].reshape(-1))
             for dL_dy_k in incoming[1:]:
                 add_into(dL_dy, dL_dy_k.reshape(-1))  # (add.4)
 

@@ -56,7 +56,7 @@ class TrainingStep:
         """
         network = self.network
         network.check_samples(len(chosen))
-        current = network.pass_for(len(chosen), input_gradient=False)
+        current = network.pass_for(len(chosen), input_gradient=False, fused=True)
         current.allocate_gradients()
         current.prepare(training=True, draw=network.draw)
         network.draw += 1

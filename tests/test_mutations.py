@@ -19,15 +19,16 @@ from mutations import ENGINE, HARMLESS, MUTATIONS
 from planted import EVERYTHING, NO_BUG, may_contain, names_with_a_bug, run
 
 from handgrad.engine.layers import conv2d, maxpool2d, relu, tanh
+from handgrad.engine.scalar import identity
 from handgrad.engine.workers import available_cores
 
 TESTS = Path(__file__).parent
 KINDS = ("layers", "losses", "optimizers")
 CONTROL = ("tests/layers/test_relu.py", "tests/losses/test_mean_squared_error.py", "tests/optimizers/test_sgd.py")
-FORWARD, _ = conv2d.tile_kernels(4, 1)
-NONSENSE = replace(HARMLESS, name="nonsense", new="zero if z[k] <= nothing else dL_da[k]")
+FORWARD = conv2d.forward_kernel(4, 1, identity)
+NONSENSE = replace(HARMLESS, name="nonsense", new="zero if a <= nothing else dL_da")
 ABSENT = replace(HARMLESS, name="absent", old="a line that is not there")
-AMBIGUOUS = replace(HARMLESS, name="ambiguous", old="zero = z.dtype.type(0)")
+AMBIGUOUS = replace(HARMLESS, name="ambiguous", old="zero, one = ")
 
 # where the system can, a server that has imported what all of them need forks the processes
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -120,7 +121,7 @@ def test_the_place_of_a_bug_is_the_function_or_class_around_it():
 @pytest.mark.parametrize(
     ("kernel", "module", "names", "contained"),
     [
-        (FORWARD, "layers.conv2d", {"tile_kernels"}, True),
+        (FORWARD, "layers.conv2d", {"forward_kernel"}, True),
         (FORWARD, "layers.conv2d", {"conv2d_bias_gradient", "Conv2D"}, False),
         (FORWARD, "layers.conv2d", {EVERYTHING}, True),
         (FORWARD, "backend", {"registers"}, True),

@@ -22,6 +22,7 @@ from ...derivations.notation import output_size
 from .. import initializers
 from ..backend import LANES, index, kernel, registers
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
+from ..scalar import identity
 from .correlation import SUMS, Correlation
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers, parse_padding
@@ -45,18 +46,27 @@ def pack_weights(W, groups, by_output, by_input):
 
 
 @functools.cache
-def tile_kernels(CHANNELS: int, BLOCKS: int):
-    """Return (forward, input gradient) for tiles of so many channels and blocks of samples."""
-    SIZE = CHANNELS * BLOCKS * LANES
+def forward_kernel(CHANNELS: int, BLOCKS: int, activation):
+    """Return the kernel for tiles of so many channels and blocks of samples, and the activation that follows."""
+    SIZE, IS_ACTIVATED = CHANNELS * BLOCKS * LANES, activation is not identity
 
     @kernel
-    def conv2d_forward(pixels, weights, by_output, b, z, rows, columns, offsets, x_shape, dilation, groups):
-        """z[o,h,q] = b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p] for every sample.
+    def activate(z, a):
+        """a = activation(z), for a row that has just been stored and is still near."""
+        zero, one = z.dtype.type(0), z.dtype.type(1)
+        for k in range(z.size):
+            a[k] = activation(z[k], zero, one)
+
+    @kernel
+    def conv2d_forward(
+        pixels, weights, by_output, b, z, z_rows, near, near_rows, rows, columns, offsets, x_shape, dilation, groups
+    ):
+        """z[o,h,q] = activation(b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p]) for every sample.
 
         rows (P, 3) holds for each h the row s h - p and the range of i that stays inside the image; columns likewise.
         offsets (C/G fh fw,) says how many pixels behind its first one a window reads c, i, j: where all of the window
         is inside, the three loops are one. pixels (blocks, C H W, LANES) is x, weights (tiles, C/G fh fw, CHANNELS) is
-        by_output.
+        by_output, z_rows (blocks, O, P, Q LANES) is z. near holds a row before activation.
         """
         (blocks, O, P, Q, _), (_, H, B), (all_tiles, C_g, fh, fw, _) = z.shape, x_shape, by_output.shape
         (dh, dw), tiles, O_g = dilation, all_tiles // groups, O // groups
@@ -102,9 +112,24 @@ def tile_kernels(CHANNELS: int, BLOCKS: int):
                                                     acc[1, t, v] += w_j[t] * x_next[v]
                         for m in range(BLOCKS):
                             for t in range(CHANNELS - 1, -1, -1):
-                                z_t = z[min(n + m, n_next), index(min(o + t, last)), h, q]
+                                if IS_ACTIVATED:
+                                    z_t = near[m, t, q]
+                                else:
+                                    z_t = z[min(n + m, n_next), index(min(o + t, last)), h, q]
                                 for v in range(LANES):
                                     z_t[v] = acc[m, t, v]
+                    if IS_ACTIVATED:
+                        for m in range(n_next + 1 - n):
+                            for t in range(min(CHANNELS, last + 1 - o)):
+                                activate(near_rows[m, t], z_rows[n + m, o + t, h])
+
+    return conv2d_forward
+
+
+@functools.cache
+def input_kernel(CHANNELS: int, BLOCKS: int):
+    """Return the kernel for tiles of so many channels and blocks of samples."""
+    SIZE = CHANNELS * BLOCKS * LANES
 
     @kernel
     def conv2d_input_gradient(by_input, dL_dz, dL_dx, rows, columns, steps, groups):
@@ -153,7 +178,7 @@ def tile_kernels(CHANNELS: int, BLOCKS: int):
                                 for v in range(LANES):
                                     dL_dx_t[v] = acc[m, t, v]
 
-    return conv2d_forward, conv2d_input_gradient
+    return conv2d_input_gradient
 
 
 @functools.cache
@@ -235,18 +260,50 @@ def conv2d_bias_gradient(dL_dz, dL_db):
         dL_db[o] = total
 
 
-def correlate(sizes: Correlation, x, b, z, scratch: dict[str, np.ndarray]) -> None:
-    """Fill z from x and the packed weights."""
+@functools.cache
+def activated_bias_gradient(gradient):
+    """Return the kernel that goes back through an activation on the way."""
+
+    @kernel(short_loops=True)
+    def conv2d_activated_bias_gradient(a, upstream, dL_db):
+        """Replace dL/da by dL/dz, and dL/db[o] = Σ over samples and positions of it; both (blocks, O, P Q, LANES)."""
+        blocks, O, size, _ = a.shape
+        zero, one = a.dtype.type(0), a.dtype.type(1)
+        dL_dz, sums = registers((LANES,), LANES, a), registers((LANES,), LANES, a)
+        for o in range(O):
+            for v in range(LANES):
+                sums[v] = zero
+            for n in range(blocks):
+                for k in range(size):
+                    a_k, upstream_k = a[n, o, k], upstream[n, o, k]
+                    for v in range(LANES):
+                        dL_dz[v] = gradient(a_k[v], upstream_k[v], zero, one)
+                    for v in range(LANES):
+                        sums[v] += dL_dz[v]  # (conv2d.5)
+                    for v in range(LANES):
+                        upstream_k[v] = dL_dz[v]
+            total = sums[0]
+            for v in range(1, LANES):
+                total += sums[v]
+            dL_db[o] = total
+
+    return conv2d_activated_bias_gradient
+
+
+def correlate(sizes: Correlation, x, b, z, scratch: dict[str, np.ndarray], activation=identity) -> None:
+    """Fill z from x and the packed weights; with an activation, what follows from z."""
     w, blocks = scratch["by_output"], len(x)
-    conv2d_forward, _ = tile_kernels(*sizes.output_tile(blocks))
+    conv2d_forward = forward_kernel(*sizes.output_tile(blocks), activation)
     flat = x.reshape(blocks, -1, LANES), w.reshape(len(w), -1, w.shape[-1])
     bounds = scratch["forward_rows"], scratch["forward_columns"], scratch["forward_offsets"]
-    conv2d_forward(*flat, w, b, z, *bounds, sizes.x_shape, sizes.dilation, sizes.groups)
+    near = scratch["near"]
+    rows = z, z.reshape(*z.shape[:3], -1), near, near.reshape(*near.shape[:2], -1)
+    conv2d_forward(*flat, w, b, *rows, *bounds, sizes.x_shape, sizes.dilation, sizes.groups)
 
 
 def input_gradient(sizes: Correlation, dL_dz, dL_dx, scratch: dict[str, np.ndarray]) -> None:
     """Fill dL_dx from dL_dz and the packed weights."""
-    _, conv2d_input_gradient = tile_kernels(*sizes.input_tile(len(dL_dx)))
+    conv2d_input_gradient = input_kernel(*sizes.input_tile(len(dL_dx)))
     rows, columns = scratch["input_rows"], scratch["input_columns"]
     conv2d_input_gradient(scratch["by_input"], dL_dz, dL_dx, rows, columns, sizes.steps, sizes.groups)
 
@@ -292,6 +349,7 @@ class Conv2D(Layer):
 
     kind = "conv"
     derivation = derivation
+    takes_activation = True
 
     def __init__(
         self,
@@ -360,13 +418,19 @@ class Conv2D(Layer):
         """Compute z, after packing the weights."""
         W, b, scratch = share.parameters["W"], share.parameters["b"], share.scratch
         pack_weights(W, self.groups, scratch["by_output"], scratch["by_input"])
-        correlate(self._sizes, share.x[0], b, share.z, scratch)
+        activation = identity if share.activation is None else share.activation.formulas[0]
+        correlate(self._sizes, share.x[0], b, share.z, scratch, activation)
 
     def backward(self, share: Share) -> None:
         """Compute the gradients of W, b and, where it is wanted, x."""
         (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
+        planes = *dL_dz.shape[:2], -1
+        if share.activation is None:
+            conv2d_bias_gradient(dL_dz.reshape(planes), share.gradients["b"])
+        else:  # what arrives is dL/da
+            flat, gradient = (*planes, LANES), activated_bias_gradient(share.activation.formulas[1])
+            gradient(share.z.reshape(flat), dL_dz.reshape(flat), share.gradients["b"])
         weight_gradient(self._sizes, x, dL_dz, share.gradients["W"], scratch)
-        conv2d_bias_gradient(dL_dz.reshape(*dL_dz.shape[:2], -1), share.gradients["b"])
         if dL_dx is not None:
             input_gradient(self._sizes, dL_dz, dL_dx, scratch)
 

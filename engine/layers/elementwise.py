@@ -5,14 +5,25 @@ Floor 2.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import ClassVar
+
 from ..checks import ShapeError
 from .layer import Layer, Shape
 
 
 class Elementwise(Layer):
-    """Base of the activation functions; their input is called z and their output a."""
+    """Base of the activation functions; their input is called z and their output a.
+
+    Attributes
+    ----------
+    formulas : (callable, callable) or None
+        a = value(z, zero, one) and dL/dz = gradient(a, dL/da, zero, one), for activations whose derivative follows from
+        their value: the layer before can then apply both, and what it computes needs no array of its own.
+    """
 
     letter = "a"
+    formulas: ClassVar[tuple[Callable, Callable] | None] = None
 
     def output_shape(self, z_shape: Shape) -> Shape:
         """Return the input's shape."""

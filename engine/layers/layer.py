@@ -50,6 +50,9 @@ class Share:
         Samples of the whole mini-batch.
     statistics : dict of str to numpy.ndarray
         What the layer keeps between mini-batches without learning it, shared by all workers.
+    activation : Layer or None
+        The activation that follows, where this layer applies it as well: then z is its output, and dL_dz, which arrives
+        as the gradient of that output, is overwritten by the gradient of the sum before it.
     all_reduce_sum : callable
         Replaces an array by its sum over the workers' shares; every share of the mini-batch must call it.
     """
@@ -67,6 +70,7 @@ class Share:
     samples: int = 0
     N: int = 0
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
+    activation: Layer | None = None
     all_reduce_sum: Callable[[np.ndarray], None] = lambda array: None
 
 
@@ -92,6 +96,10 @@ class Layer:
     letter: ClassVar[str] = "z"  # what the equations call the output
     random: ClassVar[bool] = False  # whether the layer draws random numbers in training
     is_surrogate: ClassVar[bool] = False  # whether the backward pass is declared not to be the derivative
+    kernels_alone: ClassVar[bool] = (
+        True  # whether both passes only call kernels, the same ones on the same arrays always
+    )
+    takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     coupled: ClassVar[bool] = False  # whether samples act on each other; then the literal code takes whole mini-batches
 
     def __init__(self, name: str | None = None):

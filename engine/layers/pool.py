@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...derivations.notation import output_size
-from ..arrays import fill
+from ..arrays import clear
 from ..checks import ConfigurationError, ShapeError
 from .layer import Layer, Shape, Share, require_image
 from .window import Line, pair_of_integers, parse_padding
@@ -80,7 +80,7 @@ class Pool2D(Layer):
         if self.is_padded or sh < fh or sw < fw:
             return False
         if dL_dx.shape[2:4] != (dL_dz.shape[2] * fh, dL_dz.shape[3] * fw):
-            fill(dL_dx.reshape(-1), dL_dx.dtype.type(0))
+            clear(dL_dx.reshape(-1))
         return True
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:

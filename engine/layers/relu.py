@@ -5,25 +5,37 @@ from __future__ import annotations
 import numpy as np
 
 from ...derivations import relu as derivation
-from ..backend import kernel
+from ..backend import kernel, scalar
 from .elementwise import Elementwise
 from .layer import Share
+
+
+@scalar
+def relu(z, zero, one):
+    """Return max(0, z); NaN stays NaN."""
+    return zero if z < zero else z  # (relu.1)
+
+
+@scalar
+def relu_gradient(a, dL_da, zero, one):
+    """Return dL/dz; a is positive where z is."""
+    return zero if a <= zero else dL_da  # (relu.3)
 
 
 @kernel
 def relu_forward(z, a):
     """Fill a from z, on flat arrays."""
-    zero = z.dtype.type(0)
+    zero, one = z.dtype.type(0), z.dtype.type(1)
     for k in range(z.size):
-        a[k] = zero if z[k] < zero else z[k]  # (relu.1)
+        a[k] = relu(z[k], zero, one)
 
 
 @kernel
-def relu_backward(z, dL_da, dL_dz):
+def relu_backward(a, dL_da, dL_dz):
     """Fill dL/dz from dL/da, on flat arrays."""
-    zero = z.dtype.type(0)
+    zero, one = a.dtype.type(0), a.dtype.type(1)
     for k in range(dL_da.size):
-        dL_dz[k] = zero if z[k] <= zero else dL_da[k]  # (relu.3)
+        dL_dz[k] = relu_gradient(a[k], dL_da[k], zero, one)
 
 
 class ReLU(Elementwise):
@@ -36,6 +48,7 @@ class ReLU(Elementwise):
 
     kind = "relu"
     derivation = derivation
+    formulas = (relu, relu_gradient)
 
     def forward(self, share: Share) -> None:
         """Compute a."""
@@ -44,7 +57,7 @@ class ReLU(Elementwise):
     def backward(self, share: Share) -> None:
         """Compute dL/dz from dL/da."""
         if share.dL_dx[0] is not None:
-            relu_backward(share.x[0].reshape(-1), share.dL_dz.reshape(-1), share.dL_dx[0].reshape(-1))
+            relu_backward(share.z.reshape(-1), share.dL_dz.reshape(-1), share.dL_dx[0].reshape(-1))
 
     def decisions(self, share: Share) -> np.ndarray:
         """Return where z is positive."""

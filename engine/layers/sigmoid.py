@@ -11,26 +11,32 @@ from .layer import Share
 
 
 @scalar
-def sigmoid(z, one):
-    """1 / (1 + exp(-z)), by the exponential of a negative number, which cannot overflow; one has the type of z."""
+def sigmoid(z, zero, one):
+    """Return 1 / (1 + exp(-z)), by the exponential of a negative number, which cannot overflow."""
     e = math.exp(-abs(z))
-    return (one if z >= 0 else e) / (one + e)
+    return (one if z >= zero else e) / (one + e)  # (sigmoid.1)
+
+
+@scalar
+def sigmoid_gradient(a, dL_da, zero, one):
+    """Return dL/dz."""
+    return dL_da * a * (one - a)  # (sigmoid.4)
 
 
 @kernel
 def sigmoid_forward(z, a):
     """Fill a from z, on flat arrays."""
-    one = z.dtype.type(1)
+    zero, one = z.dtype.type(0), z.dtype.type(1)
     for k in range(z.size):
-        a[k] = sigmoid(z[k], one)  # (sigmoid.1)
+        a[k] = sigmoid(z[k], zero, one)
 
 
 @kernel
 def sigmoid_backward(a, dL_da, dL_dz):
     """Fill dL/dz from dL/da, on flat arrays."""
-    one = a.dtype.type(1)
+    zero, one = a.dtype.type(0), a.dtype.type(1)
     for k in range(dL_da.size):
-        dL_dz[k] = dL_da[k] * a[k] * (one - a[k])  # (sigmoid.4)
+        dL_dz[k] = sigmoid_gradient(a[k], dL_da[k], zero, one)
 
 
 class Sigmoid(Elementwise):
@@ -43,6 +49,7 @@ class Sigmoid(Elementwise):
 
     kind = "sigmoid"
     derivation = derivation
+    formulas = (sigmoid, sigmoid_gradient)
 
     def forward(self, share: Share) -> None:
         """Compute a."""

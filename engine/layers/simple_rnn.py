@@ -230,6 +230,7 @@ class SimpleRNN(Layer):
 
     kind = "rnn"
     derivation = derivation
+    kernels_alone = False
     letter = "a"
 
     def __init__(

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 from ...derivations import tanh as derivation
-from ..backend import kernel
+from ..backend import kernel, scalar
 from ..scalar import tanh
 from .elementwise import Elementwise
 from .layer import Share
 
 
+@scalar
+def tanh_value(z, zero, one):
+    """Return tanh z."""
+    return tanh(z)  # (tanh.1)
+
+
+@scalar
+def tanh_gradient(a, dL_da, zero, one):
+    """Return dL/dz."""
+    return dL_da * (one - a * a)  # (tanh.4)
+
+
 @kernel
 def tanh_forward(z, a):
     """Fill a from z, on flat arrays."""
+    zero, one = z.dtype.type(0), z.dtype.type(1)
     for k in range(z.size):
-        a[k] = tanh(z[k])  # (tanh.1)
+        a[k] = tanh_value(z[k], zero, one)
 
 
 @kernel
 def tanh_backward(a, dL_da, dL_dz):
     """Fill dL/dz from dL/da, on flat arrays."""
-    one = a.dtype.type(1)
+    zero, one = a.dtype.type(0), a.dtype.type(1)
     for k in range(dL_da.size):
-        dL_dz[k] = dL_da[k] * (one - a[k] * a[k])  # (tanh.4)
+        dL_dz[k] = tanh_gradient(a[k], dL_da[k], zero, one)
 
 
 class Tanh(Elementwise):
@@ -35,6 +48,7 @@ class Tanh(Elementwise):
 
     kind = "tanh"
     derivation = derivation
+    formulas = (tanh_value, tanh_gradient)
 
     def forward(self, share: Share) -> None:
         """Compute a."""

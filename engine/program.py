@@ -1,0 +1,90 @@
+"""Programs: a stretch of a training step whose kernels follow one another without Python in between.
+
+Floor 1. In a mini-batch of LeNet-5 forty kernels run for some 30 microseconds each. Called from Python, each of them
+takes and gives back Python's lock, and with two workers one of them often sleeps until the other has let go of it.
+Buffers never move, so a step calls the same kernels with the same arguments as the one before: the first time they are
+noted down, afterwards all are made in one go by ``backend.replay``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .backend import SLOTS, kernel_calls, replay
+
+
+class Program:
+    """Work that is done again and again on the same arrays, in the order in which it was added.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from handgrad.engine.arrays import add_into
+    >>> total, part = np.zeros(4), np.ones(4)
+    >>> program = Program()
+    >>> program.add_kernels(lambda: add_into(total, part))
+    >>> program.run()
+    >>> total.tolist()
+    [2.0, 2.0, 2.0, 2.0]
+    """
+
+    def __init__(self):
+        self._steps: list[Callable[[], None]] = []
+        self._last: _Calls | None = None
+
+    def add_kernels(self, work: Callable[[], None]) -> None:
+        """Do something that consists of nothing but calls of kernels, and note them down.
+
+        Parameters
+        ----------
+        work : callable
+            Passes the same arrays and numbers to the same kernels every time.
+        """
+        with kernel_calls() as calls:
+            work()
+        for kernel, args in calls:
+            found = kernel.machine_call(args)
+            if found is None:
+                self._add(lambda kernel=kernel, args=args: kernel(*args))
+                continue
+            if self._last is None:
+                self._last = _Calls()
+                self._steps.append(self._last)
+            self._last.append(kernel, args, *found)
+
+    def add_python(self, work: Callable[[], None]) -> None:
+        """Do something that is to be done in Python every time."""
+        work()
+        self._add(work)
+
+    def _add(self, work: Callable[[], None]) -> None:
+        self._steps.append(work)
+        self._last = None
+
+    def run(self) -> None:
+        """Do all of it again."""
+        for step in self._steps:
+            step()
+
+
+class _Calls:
+    """Calls of kernels in a row."""
+
+    def __init__(self):
+        self._calls: list[tuple] = []  # keeps the arrays alive
+        self._addresses = np.zeros(0, dtype=np.int64)
+        self._numbers = np.zeros((0, SLOTS), dtype=np.int64)
+        self._results = np.zeros(2, dtype=np.int64)
+
+    def append(self, kernel, args: tuple, address: int, numbers: list[int]) -> None:
+        self._calls.append((kernel, args))
+        self._addresses = np.append(self._addresses, address)
+        self._numbers = np.vstack([self._numbers, np.pad(np.array(numbers, np.int64), (0, SLOTS - len(numbers)))])
+
+    def __call__(self) -> None:
+        done = replay(self._addresses, self._numbers, self._results.ctypes.data)
+        if done < len(self._calls):  # with NUMBA_BOUNDSCHECK a kernel can fail, and says why when Python calls it
+            kernel, args = self._calls[done]
+            kernel(*args)

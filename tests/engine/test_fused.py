@@ -1,0 +1,140 @@
+"""Layers that apply the activation behind them compute what the two layers compute one after the other."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handgrad.derivations import conv2d as literal_conv
+from handgrad.derivations import relu as literal_relu
+from handgrad.derivations import sigmoid as literal_sigmoid
+from handgrad.derivations import tanh as literal_tanh
+from handgrad.engine import Add, Conv2D, Dense, Flatten, Input, LeakyReLU, MaxPool2D, Network, ReLU, Sigmoid, Tanh
+
+ACTIVATIONS = {"relu": (ReLU, literal_relu), "tanh": (Tanh, literal_tanh), "sigmoid": (Sigmoid, literal_sigmoid)}
+
+
+def passes(network, x, u):
+    """Return gradients of the parameters, and output, without and with activations joined."""
+    results = []
+    for fused in (False, True):
+        current = network.pass_for(len(x), fused=fused)
+        current.allocate_gradients()
+        for part in current.active:
+            for arrays in (part.values, part.gradients):
+                for array in arrays.values():
+                    array[...] = np.nan
+        current.load(network.inputs[0].name, x)
+        current.load_seed(0, u)
+        current.prepare(training=True, draw=0)
+        for _ in range(2):  # the second time as a program
+            current.load_seed(0, u)
+            current.run(current.forward)
+            current.run(current.backward)
+        current.reduce_gradients()
+        x_name = network.inputs[0].name
+        results.append((current.value(network.outputs[0].name), network.dL_dtheta.copy(), current.gradient(x_name)))
+    return results
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@given(
+    st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), st.integers(1, 36), st.integers(0, 99)
+)
+def test_the_joined_layers_are_the_literal_code(name, filters, channels, f, stride, samples, seed):
+    activation, literal = ACTIVATIONS[name]
+    rng = np.random.default_rng(seed)
+    x = Input((channels, 4, 3))
+    conv = Conv2D(filters, f, stride=stride, padding=1, name="conv")
+    network = Network(x, Flatten()(activation()(conv(x))), seed=seed, threads=2, dtype="float64")
+    network.parameters["conv.b"][...] = rng.normal(size=filters)
+    images, u = rng.normal(size=(samples, channels, 4, 3)), rng.normal(size=(samples, network.outputs[0].size))
+    _, (a, dL_dtheta, dL_dx) = passes(network, images, u)
+    W, b, options = network.parameters["conv.W"], network.parameters["conv.b"], conv.literal_options()
+    sums = [0, 0]
+    for n in range(min(samples, 3)):
+        z_n = literal_conv.forward(images[n], W, b, **options)
+        np.testing.assert_allclose(a[n], np.ravel(literal.forward(z_n)).astype(float), rtol=1e-13, atol=1e-14)
+        (dL_dz,) = literal.backward(u[n].reshape(np.shape(z_n)), z_n)
+        gradients = literal_conv.backward(dL_dz, images[n], W, b, **options)
+        np.testing.assert_allclose(dL_dx[n], np.array(gradients[0], float), rtol=1e-12, atol=1e-13)
+        sums = [total + np.array(part, float) for total, part in zip(sums, gradients[1:], strict=True)]
+    if samples <= 3:
+        found = network.layer_arrays("conv", dL_dtheta)
+        np.testing.assert_allclose(found["W"], sums[0], rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(found["b"], sums[1], rtol=1e-12, atol=1e-12)
+
+
+def branched(x):
+    """A network in which activations are read twice, by a sum and by a convolution."""
+    first = ReLU(name="first")(Conv2D(6, 3, padding=1, name="conv1")(x))
+    second = Tanh(name="second")(Conv2D(6, 3, padding=1, name="conv2")(first))
+    return Dense(3)(Flatten()(MaxPool2D(2)(Add()(first, second))))
+
+
+def read_before_activation(x):
+    """The convolution's own value goes to a sum as well, so nothing can be joined."""
+    z = Conv2D(4, 3, name="conv1")(x)
+    return Dense(3)(Flatten()(Add()(z, ReLU(name="first")(z))))
+
+
+def at_the_end(x):
+    """The activation is the output, whose upstream gradient belongs to the caller."""
+    return Sigmoid(name="first")(Conv2D(4, 3, name="conv1")(x))
+
+
+def other_activation(x):
+    """The slope of this activation is no constant of a kernel."""
+    return Dense(3)(Flatten()(LeakyReLU(0.2)(Conv2D(4, 3, name="conv1")(x))))
+
+
+@pytest.mark.parametrize(
+    ("build", "joined"),
+    [
+        (branched, {"conv1": "first", "conv2": "second"}),
+        (read_before_activation, {}),
+        (at_the_end, {}),
+        (other_activation, {}),
+    ],
+)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_networks_are_the_same_with_and_without(build, joined, threads, dtype):
+    rng = np.random.default_rng(1)
+    x = Input((2, 8, 8))
+    network = Network(x, build(x), seed=2, threads=threads, dtype=dtype)
+    u = rng.normal(size=(37, *network.outputs[0].shape))
+    apart, together = passes(network, rng.normal(size=(37, 2, 8, 8)), u)
+    assert network.pass_for(37, fused=True).joined == joined
+    assert network.pass_for(37).joined == {}
+    tolerance = 1e-5 if dtype == "float32" else 1e-13
+    for one, other in zip(apart, together, strict=True):
+        np.testing.assert_allclose(other, one, rtol=tolerance, atol=tolerance * np.abs(one).max())
+
+
+def test_joined_nodes_share_their_arrays():
+    x = Input((2, 8, 8))
+    network = Network(x, branched(x), threads=1)
+    current = network.pass_for(16, fused=True)
+    current.allocate_gradients()
+    (part,) = current.active
+    for conv, activation in current.joined.items():
+        assert part.values[conv] is part.values[activation]
+        assert part.gradients[conv] is part.gradients[activation]
+    assert [name for name, _ in current.steps if name in ("first", "second")] == []
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_number_that_is_none_stays_one(bad):
+    """NaN and infinities go through the joined activation as through the layer, and stay in their sample."""
+    x = Input((1, 5, 5))
+    network = Network(x, Dense(2)(Flatten()(ReLU()(Conv2D(3, 3)(x)))), threads=1)
+    images = np.random.default_rng(0).normal(size=(20, 1, 5, 5))
+    images[7, 0, 2, 2] = bad
+    current = network.pass_for(20, fused=True)
+    current.load(network.inputs[0].name, images)
+    current.prepare(training=False, draw=0)
+    current.run(current.forward)
+    np.testing.assert_array_equal(current.value(network.outputs[0].name), network.forward(images))
