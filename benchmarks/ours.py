@@ -77,7 +77,7 @@ class Handgrad(Runner):
         current.run(current.forward)
         start = time.perf_counter()
         current.run(self._backward)
-        current.reduce_gradients()
+        current.collect_gradients()
         return time.perf_counter() - start
 
     def _backward(self, part) -> None:

@@ -86,11 +86,12 @@ def compile_backward(model: str, input_shape: Sequence[int], optimizer: str, dty
     network = build(model, tuple(input_shape), dtype=dtype, threads=1)
     update = make_optimizer(optimizer, {})
     update.step(network)
-    current = network.pass_for(2)
+    current = network.pass_for(2, fused=True)
     current.allocate_gradients()
     current.prepare(training=True, draw=0)
     for name, layer in current.steps:
         layer.backward(current.active[0].shares[name])
+        layer.finish(current.active[0].shares[name], 0, 1)
 
 
 def compile_everything(dtype: str) -> None:

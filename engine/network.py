@@ -151,12 +151,17 @@ class Network:
                 rng = np.random.default_rng([self.seed, position])
                 node.layer.initialize(self.layer_arrays(name, self.theta), rng)
 
-    def layer_arrays(self, name: str, flat: np.ndarray) -> dict[str, np.ndarray]:
-        """Return one layer's views, ``{"W": ..., "b": ...}``, into a flat array laid out like ``theta``."""
+    def layer_arrays(self, name: str, flat: np.ndarray, first: int = 0) -> dict[str, np.ndarray]:
+        """Return one layer's views, ``{"W": ..., "b": ...}``, into a flat array laid out like ``theta[first:]``."""
         return {
-            part: flat[start : start + math.prod(shape)].reshape(shape)
+            part: flat[start - first : start - first + math.prod(shape)].reshape(shape)
             for part, (start, shape) in self._stretches[name].items()
         }
+
+    def layer_stretch(self, name: str) -> slice:
+        """Return where in ``theta`` the parameters of a layer lie."""
+        ends = [(start, start + math.prod(shape)) for start, shape in self._stretches[name].values()]
+        return slice(min(start for start, _ in ends), max(end for _, end in ends)) if ends else slice(0, 0)
 
     def _by_name(self, flat: np.ndarray) -> dict[str, np.ndarray]:
         return {
@@ -257,7 +262,7 @@ class Network:
         for position, array in enumerate(arrays):
             current.load_seed(position, array)
         current.run(current.backward)
-        current.reduce_gradients()
+        current.collect_gradients()
         current.is_complete = True
         dL_dx = [current.gradient(node.name) for node in self.inputs]
         return dL_dx[0] if self._single_input else dL_dx

@@ -38,6 +38,8 @@ class Part:
         Of the whole mini-batch.
     joined : dict of str to str
         Activations that the layer before them applies, by that layer.
+    common : dict of str to dict of str to numpy.ndarray
+        What the layers asked for in ``common_scratch``.
 
     Attributes
     ----------
@@ -52,11 +54,12 @@ class Part:
         Upstream gradient of each output, by position.
     programs : dict of str to Program
         What the forward and the backward pass do, once they have been run.
-    dL_dtheta : numpy.ndarray
-        This worker's part of the gradients of all parameters, flat.
+    own_gradients : dict of str to numpy.ndarray
+        This worker's part of the gradients of the parameters of each layer, flat; of the first worker, and where a
+        layer takes them over the whole mini-batch, they lie in the network's own array.
     """
 
-    def __init__(self, network: Network, rank: int, bounds: list[int], samples: int, joined: dict[str, str]):
+    def __init__(self, network: Network, rank: int, bounds: list[int], samples: int, joined: dict, common: dict):
         self.blocks, self.first_sample = bounds[rank + 1] - bounds[rank], bounds[rank] * LANES
         blocks = self.blocks
         self.samples = min(samples - self.first_sample, blocks * LANES)
@@ -67,7 +70,7 @@ class Part:
         self.seeds: dict[int, np.ndarray] = {}
         self.shares: dict[str, Share] = {}
         self.programs: dict[str, Program] = {}
-        self.dL_dtheta: np.ndarray | None = None
+        self.own_gradients: dict[str, np.ndarray] = {}
         for name, node in network.nodes.items():
             shape = (blocks, *node.shape, LANES)
             if node.layer is None:
@@ -90,6 +93,7 @@ class Part:
                 N=samples,
                 statistics=network.layer_statistics[name],
                 activation=network.nodes[joined[name]].layer if name in joined else None,
+                common=common[name],
                 all_reduce_sum=partial(network.workers.all_reduce_sum, rank, team=team),
             )
 
@@ -117,8 +121,18 @@ class Pass:
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
             bounds = [min(rank, blocks) for rank in range(size + 1)]
+        common = {
+            name: {
+                key: aligned(array)
+                for key, array in node.layer.common_scratch(
+                    tuple(s.shape for s in node.inputs), blocks, network.dtype
+                ).items()
+            }
+            for name, node in network.nodes.items()
+            if node.layer is not None
+        }
         self.parts = [
-            Part(network, rank, bounds, samples, self.joined) if bounds[rank + 1] > bounds[rank] else None
+            Part(network, rank, bounds, samples, self.joined, common) if bounds[rank + 1] > bounds[rank] else None
             for rank in range(size)
         ]
         skipped = set(self.joined.values())
@@ -173,17 +187,16 @@ class Pass:
             return
         network = self.network
         for rank, part in enumerate(self.active):
-            part.dL_dtheta = network.dL_dtheta if rank == 0 else aligned_zeros(network.theta.shape, network.dtype)
             part.seeds = {
                 position: aligned_zeros((part.blocks, *node.shape, LANES), network.dtype)
                 for position, node in enumerate(network.outputs)
             }
             for name in reversed(network.nodes):
                 if name in self._wanted:
-                    self._allocate_node(part, name, network.nodes[name])
+                    self._allocate_node(part, name, network.nodes[name], is_first=rank == 0)
         self._has_gradients = True
 
-    def _allocate_node(self, part: Part, name: str, node: Node) -> None:
+    def _allocate_node(self, part: Part, name: str, node: Node, *, is_first: bool) -> None:
         network = self.network
         incoming = self._incoming(part, name)
         value = part.values[name]
@@ -204,7 +217,12 @@ class Pass:
         share = part.shares[name]
         share.dL_dz = part.gradients[name]
         share.dL_dx = tuple(part.edges[name, position] for position in range(len(node.inputs)))
-        share.gradients = network.layer_arrays(name, part.dL_dtheta)
+        stretch = network.layer_stretch(name)
+        if is_first or node.layer.finishes:
+            share.gradients = network.layer_arrays(name, network.dL_dtheta)
+        else:
+            own = part.own_gradients[name] = aligned_zeros(stretch.stop - stretch.start, network.dtype)
+            share.gradients = network.layer_arrays(name, own, stretch.start)
 
     def _incoming(self, part: Part, name: str) -> list[np.ndarray]:
         return [part.edges[edge] if edge[0] else part.seeds[edge[1]] for edge in self._consumers[name]]
@@ -275,11 +293,37 @@ class Pass:
             for dL_dy_k in incoming[1:]:
                 add_into(dL_dy, dL_dy_k.reshape(-1))  # (add.4)
 
+    @property
+    def finishes(self) -> bool:
+        """Whether there is a layer that has something to do after everybody's backward pass."""
+        return any(layer.finishes and name in self._wanted for name, layer in self.steps)
+
+    def finish(self, part: Part) -> None:
+        """Compute this worker's share of the gradients that need the whole mini-batch, after all backward passes."""
+        self._run(part, "finish", self._finish_steps)
+
+    def _finish_steps(self, part: Part) -> Iterator[Step]:
+        team = self.active
+        for name, layer in self.steps:
+            if layer.finishes and name in self._wanted:
+                yield layer, partial(layer.finish, part.shares[name], team.index(part), len(team))
+
+    def collect_gradients(self) -> None:
+        """Do what is left to do after the backward passes of all workers."""
+        if self.finishes:
+            self.run(self.finish)
+        self.reduce_gradients()
+
     def reduce_gradients(self, stretch: slice = slice(None)) -> None:
         """Add up the workers' gradients of a stretch of the parameters, in the order of their ranks."""
-        total = self.network.dL_dtheta[stretch]
+        total = self.network.dL_dtheta
+        first, stop, _ = stretch.indices(total.size)
         for part in self.active[1:]:
-            add_into(total, part.dL_dtheta[stretch])
+            for name, own in part.own_gradients.items():
+                start = self.network.layer_stretch(name).start
+                low, high = max(first, start), min(stop, start + own.size)
+                if low < high:
+                    add_into(total[low:high], own[low - start : high - start])
 
     def value(self, name: str) -> np.ndarray:
         """Return a node's value in user layout."""

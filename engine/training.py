@@ -85,6 +85,10 @@ class TrainingStep:
         """Add up the gradients of this worker's stretch of the parameters, and move them."""
         network = self.network
         network.workers.barrier()  # everybody's gradients are ready
+        if current.finishes:
+            if current.parts[rank] is not None:
+                current.finish(current.parts[rank])
+            network.workers.barrier()
         stretch = slice(self._bounds[rank], self._bounds[rank + 1])
         current.reduce_gradients(stretch)
         self.optimizer.update_stretch(STATE_NAME, network.theta, network.dL_dtheta, stretch)

@@ -69,9 +69,8 @@ class Point:
         network.draw = 0
         for part in network.last_pass.active:
             part.values[self.name][...] = np.nan
-            part.dL_dtheta[...] = np.nan
-            for edge in part.edges.values():
-                edge[...] = np.nan
+            for array in (*part.edges.values(), *part.own_gradients.values(), network.dL_dtheta):
+                array[...] = np.nan
 
     def all_gradients(self):
         """Return every gradient by name: inputs "x0", "x1", …, then parameters."""

@@ -23,40 +23,48 @@ STRETCH = 64
 
 
 @kernel
-def channel_sums(x, samples, total):
-    """total[c] = Σ over samples and positions of x."""
+def channel_moments(x, samples, moments):
+    """moments[0,c] = the mean of x over samples and positions, moments[1,c] = Σ (x - mean)², in one pass over memory.
+
+    Each stretch is read twice while it is near, for its own mean and its squares around that, and added to those before
+    it: two groups of m and n numbers whose means differ by d have d² m n / (m + n) more than the sum of their squares.
+
+    References
+    ----------
+    T. F. Chan, G. H. Golub, R. J. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances",
+    1979.
+    """
     blocks, C, K, _ = x.shape
     acc = registers((LANES,), LANES, x)
     for c in range(C):
-        total[c] = 0
+        count, mean, squares = 0.0, 0.0, 0.0
         for n in range(blocks):
+            filled = min(LANES, samples - n * LANES)
             for first in range(0, K, STRETCH):
+                stop, total, own = min(first + STRETCH, K), 0.0, 0.0
                 for v in range(LANES):
                     acc[v] = 0
-                for k in range(first, min(first + STRETCH, K)):
+                for k in range(first, stop):
                     for v in range(LANES):
                         acc[v] += x[n, c, index(k), v]
-                for v in range(min(LANES, samples - n * LANES)):
-                    total[c] += acc[v]
-
-
-@kernel
-def channel_squares(x, samples, mean, total):
-    """total[c] = Σ over samples and positions of (x - mean[c])²."""
-    blocks, C, K, _ = x.shape
-    acc = registers((LANES,), LANES, x)
-    for c in range(C):
-        total[c] = 0
-        for n in range(blocks):
-            for first in range(0, K, STRETCH):
+                for v in range(filled):
+                    total += acc[v]
+                m = filled * (stop - first)
+                near = x.dtype.type(total / m)
                 for v in range(LANES):
                     acc[v] = 0
-                for k in range(first, min(first + STRETCH, K)):
+                for k in range(first, stop):
                     for v in range(LANES):
-                        deviation = x[n, c, index(k), v] - mean[c]
+                        deviation = x[n, c, index(k), v] - near
                         acc[v] += deviation * deviation
-                for v in range(min(LANES, samples - n * LANES)):
-                    total[c] += acc[v]
+                for v in range(filled):
+                    own += acc[v]
+                d, rounded = total / m - mean, total / m - near
+                squares += own - m * rounded * rounded + d * d * m * count / (count + m)
+                mean += d * m / (count + m)
+                count += m
+        moments[0, c] = mean
+        moments[1, c] = squares
 
 
 @kernel
@@ -225,14 +233,16 @@ class BatchNorm(Layer):
 
     def _look_at_batch(self, share: Share, x: np.ndarray) -> np.ndarray:
         """Set the mean and return the variance of the mini-batch; the first share moves the running statistics."""
-        s, m, total = share.scratch, share.N * self._positions, share.scratch["sums"][0]
-        channel_sums(x, share.samples, total)
+        s, m, own = share.scratch, share.N * self._positions, share.samples * self._positions
+        channel_moments(x, share.samples, s["sums"])
+        own_mean, squares = s["sums"]
+        total = own * own_mean
         share.all_reduce_sum(total)
         mean = total / m  # (batch_norm.1)
         s["mean"][:] = mean
-        channel_squares(x, share.samples, s["mean"], total)
-        share.all_reduce_sum(total)
-        variance = total / m  # (batch_norm.2)
+        squares += own * (own_mean - mean) ** 2
+        share.all_reduce_sum(squares)
+        variance = squares / m  # (batch_norm.2)
         if share.first_sample == 0:
             old, new = 1 - self.momentum, self.momentum
             running_mean, running_variance = share.statistics["running_mean"], share.statistics["running_variance"]

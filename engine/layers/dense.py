@@ -41,6 +41,33 @@ def dense_forward(x, W, b, z):
                     row[v] = acc[t, v]
 
 
+@kernel
+def dense_forward_one(x, W, b, one, z):
+    """The same for the sample in lane 0 alone: lanes are neighbouring features here, which W holds side by side."""
+    I, J = W.shape
+    whole = J // LANES * LANES
+    acc = registers((TILE, LANES), TILE_SIZE, x)
+    for j in range(J):
+        one[j] = x[0, j, 0]
+    for i in range(0, I, TILE):
+        for v in range(LANES):
+            for t in range(TILE):
+                acc[t, v] = 0
+        for j in range(0, whole, LANES):
+            for v in range(LANES):
+                for t in range(TILE):
+                    acc[t, v] += W[index(min(i + t, I - 1)), index(j + v)] * one[index(j + v)]  # (dense.1)
+        for t in range(TILE - 1, -1, -1):
+            last = min(i + t, I - 1)
+            total = b[last]
+            for v in range(LANES):
+                total += acc[t, v]
+                z[0, last, v] = b[last]
+            for j in range(whole, J):
+                total += W[last, j] * one[j]  # (dense.1)
+            z[0, last, 0] = total
+
+
 @kernel(short_loops=True)
 def copy_columns(W, j, columns):
     """Copy LANES columns of W from j on to columns (tiles, I, TILE), so that a tile reads its TILE numbers in order."""
@@ -87,27 +114,27 @@ def dense_input_gradient(W, dL_dz, dL_dx, columns):
 
 
 @kernel
-def as_panels(x, panels):
-    """Copy x (blocks, J, LANES) to panels (tiles, samples, width): what a tile reads for a sample lies side by side."""
+def as_panels(x, panels, first):
+    """Copy x (blocks, J, LANES) to panels (tiles, samples, width) from a sample on; what a tile reads is in one row."""
     blocks, J, lanes = x.shape
     width = panels.shape[2]
     for j in range(J):
         panel, k = panels[j // width], j % width
         for n in range(blocks):
             for v in range(lanes):
-                panel[index(n * lanes + v), index(k)] = x[n, j, v]
+                panel[index(first + n * lanes + v), index(k)] = x[n, j, v]
 
 
 @kernel
-def dense_weight_gradient(x_panels, dL_dz_panels, dL_dW):
-    """dL/dW = Σ over samples of dL/dz xᵀ; a panel of x stays in the cache while all outputs go by."""
+def dense_weight_gradient(x_panels, dL_dz_panels, tiles, dL_dW):
+    """dL/dW = Σ over samples of dL/dz xᵀ for some tiles of outputs; a panel of x stays in the cache as they go by."""
     samples = x_panels.shape[1]
     I, J = dL_dW.shape
     acc = registers((TILE, LANES), TILE_SIZE, x_panels)
     for j in range(0, J, LANES):
         x, width = x_panels[j // LANES], min(LANES, J - j)
-        for i in range(0, I, TILE):
-            dL_dz = dL_dz_panels[i // TILE]
+        for tile in range(tiles[0], tiles[1]):
+            i, dL_dz = tile * TILE, dL_dz_panels[tile]
             for v in range(LANES):
                 for t in range(TILE):
                     acc[t, v] = 0
@@ -122,14 +149,13 @@ def dense_weight_gradient(x_panels, dL_dz_panels, dL_dW):
 
 
 @kernel
-def dense_bias_gradient(dL_dz, dL_db):
-    """dL/db = Σ over samples of dL/dz."""
-    blocks, I, lanes = dL_dz.shape
-    for i in range(I):
-        total = dL_dz.dtype.type(0)
-        for n in range(blocks):
-            for v in range(lanes):
-                total += dL_dz[n, i, v]  # (dense.5)
+def dense_bias_gradient(dL_dz_panels, tiles, dL_db):
+    """dL/db = Σ over samples of dL/dz, for the same tiles of outputs."""
+    samples = dL_dz_panels.shape[1]
+    for i in range(tiles[0] * TILE, min(tiles[1] * TILE, dL_db.size)):
+        panel, total = dL_dz_panels[i // TILE], dL_dz_panels.dtype.type(0)
+        for m in range(samples):
+            total += panel[index(m), index(i % TILE)]  # (dense.5)
         dL_db[i] = total
 
 
@@ -157,6 +183,7 @@ class Dense(Layer):
 
     kind = "dense"
     derivation = derivation
+    finishes = True
 
     def __init__(self, features: int, *, initializer=initializers.he, name: str | None = None):
         super().__init__(name)
@@ -179,27 +206,40 @@ class Dense(Layer):
         parameters["b"][...] = 0
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
-        """Return room for some columns of W, and the panels of x and dL/dz, whose surplus columns stay 0."""
+        """Return room for some columns of W, and for a single sample."""
+        columns = np.zeros((LANES // TILE, self.features, TILE), dtype)
+        return {"columns": columns, "one": np.zeros(x_shapes[0][0], dtype)}
+
+    def common_scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for the panels of x and dL/dz, whose surplus columns stay 0."""
         ((J,),), samples = x_shapes, blocks * LANES
         return {
-            "columns": np.zeros((LANES // TILE, self.features, TILE), dtype),
             "x_panels": np.zeros((-(-J // LANES), samples, LANES), dtype),
             "dL_dz_panels": np.zeros((-(-self.features // TILE), samples, TILE), dtype),
         }
 
     def forward(self, share: Share) -> None:
         """Compute z = W x + b."""
-        dense_forward(share.x[0], share.parameters["W"], share.parameters["b"], share.z)
+        W, b, (x,) = share.parameters["W"], share.parameters["b"], share.x
+        if share.samples == 1:
+            dense_forward_one(x, W, b, share.scratch["one"], share.z)
+        else:
+            dense_forward(x, W, b, share.z)
 
     def backward(self, share: Share) -> None:
-        """Compute the gradients of W, b and, where it is wanted, x."""
-        (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
-        as_panels(x, scratch["x_panels"])
-        as_panels(dL_dz, scratch["dL_dz_panels"])
-        dense_weight_gradient(scratch["x_panels"], scratch["dL_dz_panels"], share.gradients["W"])
-        dense_bias_gradient(dL_dz, share.gradients["b"])
+        """Compute the gradient of x, where it is wanted, and make panels for those of W and b."""
+        (x,), (dL_dx,), dL_dz = share.x, share.dL_dx, share.dL_dz
+        as_panels(x, share.common["x_panels"], share.first_sample)
+        as_panels(dL_dz, share.common["dL_dz_panels"], share.first_sample)
         if dL_dx is not None:
-            dense_input_gradient(share.parameters["W"], dL_dz, dL_dx, scratch["columns"])
+            dense_input_gradient(share.parameters["W"], dL_dz, dL_dx, share.scratch["columns"])
+
+    def finish(self, share: Share, rank: int, size: int) -> None:
+        """Compute the gradients of W and b for some of the outputs."""
+        x, dL_dz, count = share.common["x_panels"], share.common["dL_dz_panels"], len(share.common["dL_dz_panels"])
+        tiles = count * rank // size, count * (rank + 1) // size
+        dense_weight_gradient(x, dL_dz, tiles, share.gradients["W"])
+        dense_bias_gradient(dL_dz, tiles, share.gradients["b"])
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return I J."""

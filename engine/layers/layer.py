@@ -50,6 +50,8 @@ class Share:
         Samples of the whole mini-batch.
     statistics : dict of str to numpy.ndarray
         What the layer keeps between mini-batches without learning it, shared by all workers.
+    common : dict of str to numpy.ndarray
+        What the layer asked for in ``common_scratch``, one for all workers.
     activation : Layer or None
         The activation that follows, where this layer applies it as well: then z is its output, and dL_dz, which arrives
         as the gradient of that output, is overwritten by the gradient of the sum before it.
@@ -70,6 +72,7 @@ class Share:
     samples: int = 0
     N: int = 0
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
+    common: dict[str, np.ndarray] = field(default_factory=dict)
     activation: Layer | None = None
     all_reduce_sum: Callable[[np.ndarray], None] = lambda array: None
 
@@ -99,6 +102,7 @@ class Layer:
     kernels_alone: ClassVar[bool] = (
         True  # whether both passes only call kernels, the same ones on the same arrays always
     )
+    finishes: ClassVar[bool] = False  # whether parameter gradients are taken over the whole mini-batch, by ``finish``
     takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     coupled: ClassVar[bool] = False  # whether samples act on each other; then the literal code takes whole mini-batches
 
@@ -179,6 +183,10 @@ class Layer:
         """Return the arrays beside input and output that the kernels need, allocated once."""
         return {}
 
+    def common_scratch(self, x_shapes: tuple[Shape, ...], blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
+        """Return arrays for all blocks of the mini-batch, in which every worker has its stretch."""
+        return {}
+
     def forward(self, share: Share) -> None:
         """Fill ``share.z`` from ``share.x``."""
         raise NotImplementedError
@@ -186,6 +194,9 @@ class Layer:
     def backward(self, share: Share) -> None:
         """Fill ``share.gradients`` and ``share.dL_dx`` from ``share.dL_dz``."""
         raise NotImplementedError
+
+    def finish(self, share: Share, rank: int, size: int) -> None:
+        """Fill one of ``size`` parts of ``share.gradients``, which all workers share, after all of them went back."""
 
     def view(self, z: np.ndarray, shape: Shape) -> np.ndarray | None:
         """Return an array in another shape over the same memory, for layers that only rename positions."""

@@ -104,6 +104,9 @@ def test_all_buffers_of_a_step_begin_on_a_cache_line():
     network = Network(x, Dense(5)(Flatten()(MaxPool2D(2)(ReLU()(Conv2D(5, 3)(x))))), threads=2)
     network.backward(np.ones_like(network.forward(np.ones((40, 3, 9, 9)))))
     for part in network.last_pass.active:
-        arrays = [*part.values.values(), *part.edges.values(), *part.seeds.values(), part.dL_dtheta, network.theta]
-        arrays += [array for share in part.shares.values() for array in share.scratch.values()]
+        arrays = [*part.values.values(), *part.edges.values(), *part.seeds.values(), *part.own_gradients.values()]
+        arrays += [network.theta, network.dL_dtheta]
+        arrays += [
+            array for share in part.shares.values() for array in (*share.scratch.values(), *share.common.values())
+        ]
         assert all(array.ctypes.data % 64 == 0 for array in arrays)

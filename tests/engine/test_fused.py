@@ -33,7 +33,7 @@ def passes(network, x, u):
             current.load_seed(0, u)
             current.run(current.forward)
             current.run(current.backward)
-        current.reduce_gradients()
+        current.collect_gradients()
         x_name = network.inputs[0].name
         results.append((current.value(network.outputs[0].name), network.dL_dtheta.copy(), current.gradient(x_name)))
     return results
