@@ -347,8 +347,8 @@ SLOTS = 160  # numbers that a call can take: an array of k axes is 5 + 2 k of th
 
 
 @intrinsic
-def _call(typing_context, address, results, numbers):
-    """Call machine code at an address with the numbers as its arguments; return the status.
+def _call(typing_context, address, results, numbers, first):
+    """Call machine code at an address with the numbers from the first on as its arguments; return the status.
 
     Every kernel first takes two places to write to, for its result and for an error, then its arguments. All that are
     integers or pointers lie in the same registers and stack slots, and what a function does not take it does not look
@@ -359,27 +359,30 @@ def _call(typing_context, address, results, numbers):
         word = ir.IntType(64)
         kind = ir.FunctionType(ir.IntType(32), [word] * (2 + SLOTS))
         data = context.make_array(signature.args[2])(context, builder, arguments[2]).data
-        slots = [builder.load(builder.gep(data, [ir.Constant(word, k)])) for k in range(SLOTS)]
+        first = builder.gep(data, [arguments[3]])
+        slots = [builder.load(builder.gep(first, [ir.Constant(word, k)])) for k in range(SLOTS)]
         places = [arguments[1], builder.add(arguments[1], ir.Constant(word, 8))]
         return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [*places, *slots])
 
-    return types.int32(types.int64, types.int64, numbers), generate
+    return types.int32(types.int64, types.int64, numbers, types.int64), generate
 
 
 @kernel
-def replay(addresses, numbers, results):
+def replay(addresses, firsts, numbers, results):
     """Make calls one after the other; return how many went well, all of them or those before the first that failed.
 
     Parameters
     ----------
     addresses : int64 array of shape (calls,)
-    numbers : int64 array of shape (calls, SLOTS)
-        From ``Kernel.machine_call``.
+    firsts : int64 array of shape (calls,)
+        Where the numbers of each call begin.
+    numbers : int64 array
+        From ``Kernel.machine_call``, and SLOTS more.
     results : int
         Address of 16 bytes that are written to.
     """
     for k in range(addresses.size):
-        if _call(addresses[k], results, numbers[k]) != 0:
+        if _call(addresses[k], results, numbers, firsts[k]) != 0:
             return k
     return addresses.size
 

@@ -141,6 +141,7 @@ class Pass:
         ]
         self._wanted = self._nodes_that_need_gradients(input_gradient)
         self._has_gradients = self._is_training = False
+        self.as_programs = True  # whether steps that have been run are run again without Python in between
         self.is_complete = False  # whether the gradients belong to the values
 
     def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
@@ -166,7 +167,12 @@ class Pass:
         joined, nodes = {}, self.network.nodes
         for name, node in nodes.items():
             consumers = [consumer for consumer, _ in self._consumers[name]]
-            if node.layer is None or not node.layer.takes_activation or len(consumers) != 1 or not consumers[0]:
+            if (
+                node.layer is None
+                or not node.layer.states("takes_activation")
+                or len(consumers) != 1
+                or not consumers[0]
+            ):
                 continue
             is_read = all(consumer for consumer, _ in self._consumers[consumers[0]])  # an output's seed is the caller's
             if is_read and getattr(nodes[consumers[0]].layer, "formulas", None) is not None:
@@ -218,7 +224,7 @@ class Pass:
         share.dL_dz = part.gradients[name]
         share.dL_dx = tuple(part.edges[name, position] for position in range(len(node.inputs)))
         stretch = network.layer_stretch(name)
-        if is_first or node.layer.finishes:
+        if is_first or node.layer.finishes or not share.parameters:
             share.gradients = network.layer_arrays(name, network.dL_dtheta)
         else:
             own = part.own_gradients[name] = aligned_zeros(stretch.stop - stretch.start, network.dtype)
@@ -262,13 +268,17 @@ class Pass:
 
     def _run(self, part: Part, which: str, steps: Callable[[Part], Iterator[Step]]) -> None:
         """Run the steps as a program; what is done in training and what otherwise may differ."""
+        if not self.as_programs:
+            for _, work in steps(part):
+                work()
+            return
         key = f"{which} in training" if self._is_training else which
         if key in part.programs:
             part.programs[key].run()
             return
         program = Program()
         for layer, work in steps(part):
-            (program.add_kernels if layer is None or layer.kernels_alone else program.add_python)(work)
+            (program.add_kernels if layer is None or layer.states("kernels_alone") else program.add_python)(work)
         part.programs[key] = program
 
     def backward(self, part: Part) -> None:

@@ -74,17 +74,18 @@ class _Calls:
 
     def __init__(self):
         self._calls: list[tuple] = []  # keeps the arrays alive
-        self._addresses = np.zeros(0, dtype=np.int64)
-        self._numbers = np.zeros((0, SLOTS), dtype=np.int64)
+        self._addresses = self._firsts = np.zeros(0, dtype=np.int64)
+        self._numbers = np.zeros(SLOTS, dtype=np.int64)
         self._results = np.zeros(2, dtype=np.int64)
 
     def append(self, kernel, args: tuple, address: int, numbers: list[int]) -> None:
         self._calls.append((kernel, args))
         self._addresses = np.append(self._addresses, address)
-        self._numbers = np.vstack([self._numbers, np.pad(np.array(numbers, np.int64), (0, SLOTS - len(numbers)))])
+        self._firsts = np.append(self._firsts, self._numbers.size - SLOTS)
+        self._numbers = np.concatenate([self._numbers[:-SLOTS], np.array(numbers + [0] * SLOTS, dtype=np.int64)])
 
     def __call__(self) -> None:
-        done = replay(self._addresses, self._numbers, self._results.ctypes.data)
+        done = replay(self._addresses, self._firsts, self._numbers, self._results.ctypes.data)
         if done < len(self._calls):  # with NUMBA_BOUNDSCHECK a kernel can fail, and says why when Python calls it
             kernel, args = self._calls[done]
             kernel(*args)

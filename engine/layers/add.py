@@ -35,6 +35,7 @@ class Add(OfEqualInputs):
 
     kind = "add"
     derivation = derivation
+    kernels_alone = True
 
     def forward(self, share: Share) -> None:
         """Add the inputs from left to right."""

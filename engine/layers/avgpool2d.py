@@ -138,6 +138,7 @@ class AvgPool2D(Pool2D):
 
     kind = "avgpool"
     derivation = derivation
+    kernels_alone = True
 
     def forward(self, share: Share) -> None:
         """Compute z."""

@@ -167,7 +167,6 @@ class BatchNorm(Layer):
     kind = "batchnorm"
     derivation = derivation
     coupled = True
-    kernels_alone = False
 
     def __init__(self, *, momentum: float = 0.1, eps: float = 1e-5, name: str | None = None):
         super().__init__(name)

@@ -59,6 +59,7 @@ class Concat(Layer):
 
     kind = "concat"
     derivation = derivation
+    kernels_alone = True
     inputs = None
 
     def output_shape(self, *x_shapes: Shape) -> Shape:

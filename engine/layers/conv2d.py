@@ -349,6 +349,7 @@ class Conv2D(Layer):
 
     kind = "conv"
     derivation = derivation
+    kernels_alone = True
     takes_activation = True
 
     def __init__(

@@ -75,6 +75,7 @@ class ConvTranspose2D(Layer):
 
     kind = "convtranspose"
     derivation = derivation
+    kernels_alone = True
 
     def __init__(
         self,

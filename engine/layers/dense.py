@@ -183,6 +183,7 @@ class Dense(Layer):
 
     kind = "dense"
     derivation = derivation
+    kernels_alone = True
     finishes = True
 
     def __init__(self, features: int, *, initializer=initializers.he, name: str | None = None):
@@ -221,7 +222,7 @@ class Dense(Layer):
     def forward(self, share: Share) -> None:
         """Compute z = W x + b."""
         W, b, (x,) = share.parameters["W"], share.parameters["b"], share.x
-        if share.samples == 1:
+        if share.N == 1:
             dense_forward_one(x, W, b, share.scratch["one"], share.z)
         else:
             dense_forward(x, W, b, share.z)

@@ -62,7 +62,6 @@ class Dropout(Layer):
     kind = "dropout"
     derivation = derivation
     random = True
-    kernels_alone = False
 
     def __init__(self, rate: float, *, name: str | None = None):
         super().__init__(name)

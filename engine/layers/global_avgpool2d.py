@@ -72,6 +72,7 @@ class GlobalAvgPool2D(Layer):
 
     kind = "globalavgpool"
     derivation = derivation
+    kernels_alone = True
 
     def output_shape(self, x_shape: Shape) -> Shape:
         """Return (C,)."""

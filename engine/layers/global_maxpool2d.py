@@ -81,6 +81,7 @@ class GlobalMaxPool2D(Layer):
 
     kind = "globalmaxpool"
     derivation = derivation
+    kernels_alone = True
 
     def output_shape(self, x_shape: Shape) -> Shape:
         """Return (C,)."""

@@ -99,12 +99,11 @@ class Layer:
     letter: ClassVar[str] = "z"  # what the equations call the output
     random: ClassVar[bool] = False  # whether the layer draws random numbers in training
     is_surrogate: ClassVar[bool] = False  # whether the backward pass is declared not to be the derivative
-    kernels_alone: ClassVar[bool] = (
-        True  # whether both passes only call kernels, the same ones on the same arrays always
-    )
-    finishes: ClassVar[bool] = False  # whether parameter gradients are taken over the whole mini-batch, by ``finish``
-    takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     coupled: ClassVar[bool] = False  # whether samples act on each other; then the literal code takes whole mini-batches
+    finishes: ClassVar[bool] = False  # whether parameter gradients are taken over the whole mini-batch, by ``finish``
+    # what every class has to state itself, because one that is derived from it may do otherwise:
+    kernels_alone: ClassVar[bool] = False  # whether its passes only call kernels, always the same on the same arrays
+    takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
 
     def __init__(self, name: str | None = None):
         require_name(type(self).__name__, name)
@@ -154,6 +153,10 @@ class Layer:
         self.settle(*shapes)
         self._node = Node(self, nodes, shape, self.name)
         return self._node
+
+    def states(self, what: str) -> bool:
+        """Return whether this very class states ``kernels_alone`` or ``takes_activation``."""
+        return vars(type(self)).get(what, False)
 
     def __str__(self) -> str:
         return f"{type(self).__name__} '{self.name}'" if self.name else type(self).__name__

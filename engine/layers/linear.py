@@ -32,6 +32,7 @@ class Linear(Elementwise):
 
     kind = "linear"
     derivation = derivation
+    kernels_alone = True
 
     def forward(self, share: Share) -> None:
         """Compute a."""

@@ -111,6 +111,7 @@ class LocalResponseNorm(Layer):
 
     kind = "lrn"
     derivation = derivation
+    kernels_alone = True
 
     def __init__(
         self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, name: str | None = None

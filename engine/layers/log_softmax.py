@@ -77,6 +77,7 @@ class LogSoftmax(Layer):
 
     kind = "logsoftmax"
     derivation = derivation
+    kernels_alone = True
     letter = "y"
 
     def output_shape(self, z_shape: Shape) -> Shape:

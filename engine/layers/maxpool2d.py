@@ -148,6 +148,7 @@ class MaxPool2D(Pool2D):
 
     kind = "maxpool"
     derivation = derivation
+    kernels_alone = True
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return the loop bounds and room for the winners' offsets."""

@@ -49,6 +49,7 @@ class Multiply(OfEqualInputs):
 
     kind = "multiply"
     derivation = derivation
+    kernels_alone = True
 
     def forward(self, share: Share) -> None:
         """Multiply the inputs from left to right."""

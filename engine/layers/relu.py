@@ -48,6 +48,7 @@ class ReLU(Elementwise):
 
     kind = "relu"
     derivation = derivation
+    kernels_alone = True
     formulas = (relu, relu_gradient)
 
     def forward(self, share: Share) -> None:

@@ -45,6 +45,7 @@ class Reshape(Layer):
 
     kind = "reshape"
     derivation = derivation
+    kernels_alone = True
 
     def __init__(self, shape: int | tuple[int, ...], *, name: str | None = None):
         super().__init__(name)

@@ -49,6 +49,7 @@ class Sigmoid(Elementwise):
 
     kind = "sigmoid"
     derivation = derivation
+    kernels_alone = True
     formulas = (sigmoid, sigmoid_gradient)
 
     def forward(self, share: Share) -> None:

@@ -230,7 +230,6 @@ class SimpleRNN(Layer):
 
     kind = "rnn"
     derivation = derivation
-    kernels_alone = False
     letter = "a"
 
     def __init__(

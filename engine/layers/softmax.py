@@ -58,6 +58,7 @@ class Softmax(Layer):
 
     kind = "softmax"
     derivation = derivation
+    kernels_alone = True
     letter = "p"
 
     def output_shape(self, z_shape: Shape) -> Shape:

@@ -101,6 +101,7 @@ class Step(Elementwise):
 
     kind = "step"
     derivation = derivation
+    kernels_alone = True
 
     def __init__(self, surrogate: str | None = None, *, name: str | None = None):
         super().__init__(name)

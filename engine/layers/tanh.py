@@ -48,6 +48,7 @@ class Tanh(Elementwise):
 
     kind = "tanh"
     derivation = derivation
+    kernels_alone = True
     formulas = (tanh_value, tanh_gradient)
 
     def forward(self, share: Share) -> None:

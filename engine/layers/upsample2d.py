@@ -202,6 +202,7 @@ class Upsample2D(Layer):
 
     kind = "upsample"
     derivation = derivation
+    kernels_alone = True
 
     def __init__(self, scale: int | tuple[int, int], *, method: str = "nearest", name: str | None = None):
         super().__init__(name)

@@ -18,7 +18,7 @@ def undisturbed(monkeypatch):
 def test_every_layer_has_a_line_and_all_add_up(undisturbed):
     result = layers.measure("lenet5", 32, 2, 0.0)
     names = [row["layer"] for row in result["layers"]]
-    assert names[:3] == ["conv1", "relu1", "maxpool1"] and len(names) == 12
+    assert names[:3] == ["conv1, relu1", "maxpool1", "conv2, relu2"] and len(names) == 10
     shares = [row[way]["share_of_step"] for row in result["layers"] for way in ("forward", "backward")]
     shares += [row["share_of_step"] for row in result["outside"]]
     assert sum(shares) == pytest.approx(1, abs=0.15)  # medians of ten steps do not add up exactly
@@ -28,7 +28,7 @@ def test_every_layer_has_a_line_and_all_add_up(undisturbed):
 
 def test_operations_of_a_layer(undisturbed):
     result = layers.measure("lenet5", 32, 1, 0.0)
-    rows = {row["layer"]: row for row in result["layers"]}
+    rows = {row["layer"].partition(",")[0]: row for row in result["layers"]}
 
     def operations(row, way):
         return row[way]["gflops"] * row[way]["microseconds"] * 1e3

@@ -19,15 +19,19 @@ def test_arrays_are_found_in_containers_once_and_views_count_as_their_memory():
 
 
 def test_the_buffers_of_a_dense_network_by_hand():
-    """In float32 with 16 lanes: W 20 x 40 and b 20, padded to 16 numbers, with gradients; x, z, dL/dz and dL/dx."""
+    """In float32 with 16 lanes: W 20 x 40 and b 20, padded to 16 numbers, with gradients; x, z, dL/dz and dL/dx.
+
+    Beside these stand the arguments of the kernels that a step calls, 1,280 bytes of padding for each of its programs.
+    """
     x = Input((40,))
     network = Network(x, Dense(20)(x), threads=1)
     network.backward(np.zeros_like(network.forward(np.zeros((16, 40), np.float32))))
     parameters, values = 2 * (800 + 32) * 4, 2 * (40 + 20) * 16 * 4
     held = held_bytes(network)
     assert parameters + values <= held
-    scratch = sum(array.nbytes for array in network.last_pass.active[0].shares["dense1"].scratch.values())
-    assert held <= parameters + values + scratch + 64 * 20 + 4096  # alignment, and the workers' counters
+    share = network.last_pass.active[0].shares["dense1"]
+    scratch = sum(array.nbytes for arrays in (share.scratch, share.common) for array in arrays.values())
+    assert held <= parameters + values + scratch + 64 * 20 + 3 * 2048 + 4096  # alignment, and the workers' counters
 
 
 @pytest.mark.parametrize("name", ["lenet5", "residual-block"])

@@ -54,7 +54,7 @@ def test_the_step_with_an_input_gradient_computes_it():
     runner = Handgrad("conv-1x1", 16, 1)
     W = runner.network.parameters["conv1.W"][:, :, 0, 0].copy()
     runner.step()
-    part = runner.network.pass_for(16).active[0]
+    part = runner.current().active[0]
     expected = np.einsum("oc,nohqv->nchqv", W, part.seeds[0])
     # a sum of 32 products in float32
     np.testing.assert_allclose(part.gradients["input"], expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -197,10 +197,10 @@ def test_layers(capsys):
     arguments = ["bench", "--layers", "--net", "lenet5", "--batch-size", "16", *TURNS]
     assert run(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[2].split()[:5] == ["conv1", "6", "x", "28", "x"]
+    assert lines[2].split()[:6] == ["conv1,", "relu1", "6", "x", "28", "x"]
     assert run([*arguments, "--json"]) == 0
     (result,) = json.loads(capsys.readouterr().out)["results"]
-    assert result["layers"][0]["layer"] == "conv1" and result["outside"]
+    assert result["layers"][0]["layer"] == "conv1, relu1" and result["outside"]
 
 
 def test_ladder_with_a_picture(capsys, tmp_path):

@@ -320,8 +320,8 @@ def test_predict_is_forward_in_pieces(samples, batch_size):
     x = np.random.default_rng(0).normal(size=(samples, 1, 6, 6))
     z = network.predict(x, batch_size)
     assert z.shape == (samples, 4)
-    if samples:
-        np.testing.assert_array_equal(z, network.forward(x))
+    if samples:  # a mini-batch of one goes through dense layers in another order of sums
+        np.testing.assert_allclose(z, network.forward(x), rtol=1e-12, atol=1e-13)
 
 
 def test_predict_checks_the_batch_size():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from handgrad.engine import Input, Network
+from handgrad.engine import Input, Network, Tanh
 from handgrad.engine.arrays import add_into, copy_into
 from handgrad.engine.backend import SLOTS, kernel, kernel_calls
 from handgrad.engine.cases import CASES, LAYERS
@@ -113,3 +113,24 @@ def test_large_unsigned_integers_keep_their_bits():
     with kernel_calls() as calls:
         high_bit(np.uint64(2**63 + 5), z)
     assert high_bit.machine_call(calls[0][1])[1][0] == -(2**63) + 5
+
+
+def test_layers_that_do_more_than_call_kernels():
+    """A class says so itself: one that is derived from it and works in Python is not taken for a list of kernels."""
+
+    class Doubled(Tanh):
+        def backward(self, share):
+            super().backward(share)
+            share.dL_dx[0][...] *= 2
+
+    assert {name for name in LAYERS if not CASES[name][0].layer().states("kernels_alone")} == {
+        "batch_norm",
+        "dropout",
+        "simple_rnn",
+    }
+    x = Input((3,))
+    network = Network(x, Doubled()(x), threads=1, dtype="float64")
+    values, u = np.linspace(-1, 1, 6).reshape(2, 3), np.ones((2, 3))
+    for _ in range(3):
+        network.forward(values)
+        np.testing.assert_allclose(network.backward(u), 2 * (1 - np.tanh(values) ** 2), rtol=1e-13)
