@@ -1,7 +1,7 @@
-"""The rungs of one convolution, from the formula to the machine: what each adds is said above its kernels.
+"""The rungs of one convolution with ReLU, from the formula to the machine: what each adds is said above its kernels.
 
 The convolution is LeNet's second: 6 channels of 14 x 14, 16 filters of 5 x 5, stride 1, no padding. Letters are
-those of ``derivations/notation.py``; every rung computes z, dL/dW and dL/dx from the same numbers.
+those of ``derivations/notation.py``; every rung computes a = max(0, z), dL/dW and dL/dx from the same numbers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..derivations import conv2d as derivation
+from ..derivations import relu as relu_derivation
 from ..engine.arrays import aligned
 from ..engine.graph import Input
 from ..engine.layers.conv2d import Conv2D
+from ..engine.layers.flatten import Flatten
+from ..engine.layers.relu import ReLU, relu_backward, relu_forward
 from ..engine.network import Network
 from .machine import measured
 
@@ -26,12 +29,12 @@ FLOPS = 2 * O * P * P * C * F * F  # of each of the three, for one sample
 
 @dataclass(frozen=True)
 class Problem:
-    """The numbers that all rungs work on: x (N, C, H, H), W (O, C, F, F), b (O,), dL_dz (N, O, P, P), float32."""
+    """The numbers that all rungs work on: x (N, C, H, H), W (O, C, F, F), b (O,), dL_da (N, O, P, P), float32."""
 
     x: np.ndarray
     W: np.ndarray
     b: np.ndarray
-    dL_dz: np.ndarray
+    dL_da: np.ndarray
 
     @classmethod
     def random(cls, samples: int, seed: int = 0) -> Problem:
@@ -87,19 +90,22 @@ class Rung:
 #    up and thrown away. Its backward pass computes both gradients in one go.
 def literal(problem: Problem) -> dict[str, Call]:
     """Run the loops of ``derivations/conv2d.py``, sample by sample."""
-    x, W, b, dL_dz = (array.astype(object) for array in (problem.x, problem.W, problem.b, problem.dL_dz))
-    z, dL_dx, dL_dW = [None] * len(x), [None] * len(x), [None] * len(x)
+    x, W, b, dL_da = (array.astype(object) for array in (problem.x, problem.W, problem.b, problem.dL_da))
+    z, a, dL_dx, dL_dW = ([None] * len(x) for _ in range(4))
 
     def forward():
         for n in range(len(x)):
             z[n] = derivation.forward(x[n], W, b)
+            a[n] = relu_derivation.forward(z[n])
 
     def backward():
         for n in range(len(x)):
-            dL_dx[n], dL_dW[n], _ = derivation.backward(dL_dz[n], x[n], W, b)
+            (dL_dz,) = relu_derivation.backward(dL_da[n], z[n])
+            dL_dx[n], dL_dW[n], _ = derivation.backward(dL_dz, x[n], W, b)
 
+    forward()
     return {
-        "forward": Call(forward, lambda: np.array(z, dtype=float)),
+        "forward": Call(forward, lambda: np.array(a, dtype=float)),
         "weight gradient": Call(backward, lambda: sum(dL_dW).astype(float), computes=2),
         "input gradient": Call(backward, lambda: np.array(dL_dx, dtype=float), computes=2),
     }
@@ -152,12 +158,32 @@ def plain_input_gradient(W, dL_dz, dL_dx):
 
 def plain(problem: Problem) -> dict[str, Call]:
     """Run the compiled nests on (N, C, H, W) arrays."""
-    x, W, b, dL_dz = problem.x, problem.W, problem.b, problem.dL_dz
-    z, dL_dx, dL_dW = np.empty_like(dL_dz), np.empty_like(x), np.empty_like(W)
+    kernels = plain_forward, plain_weight_gradient, plain_input_gradient
+    return nests(kernels, problem.x, problem.W, problem.b, problem.dL_da, lambda array: array)
+
+
+def nests(kernels, x, W, b, dL_da, in_user_layout) -> dict[str, Call]:
+    """Return the calls of three nests, each with ReLU behind or before it."""
+    (forward, weight_gradient, input_gradient), (z, a, dL_dz) = kernels, (aligned(dL_da) for _ in range(3))
+    dL_dx, dL_dW = aligned(x), np.empty_like(W)
+
+    def run_forward():
+        forward(x, W, b, z)
+        relu_forward(z.reshape(-1), a.reshape(-1))
+
+    def run_weight_gradient():
+        relu_backward(a.reshape(-1), dL_da.reshape(-1), dL_dz.reshape(-1))
+        weight_gradient(x, dL_dz, dL_dW)
+
+    def run_input_gradient():
+        relu_backward(a.reshape(-1), dL_da.reshape(-1), dL_dz.reshape(-1))
+        input_gradient(W, dL_dz, dL_dx)
+
+    run_forward()
     return {
-        "forward": Call(lambda: plain_forward(x, W, b, z), lambda: z),
-        "weight gradient": Call(lambda: plain_weight_gradient(x, dL_dz, dL_dW), lambda: dL_dW),
-        "input gradient": Call(lambda: plain_input_gradient(W, dL_dz, dL_dx), lambda: dL_dx),
+        "forward": Call(run_forward, lambda: in_user_layout(a)),
+        "weight gradient": Call(run_weight_gradient, lambda: dL_dW),
+        "input gradient": Call(run_input_gradient, lambda: in_user_layout(dL_dx)),
     }
 
 
@@ -219,37 +245,57 @@ def samples_last(array: np.ndarray) -> np.ndarray:
 
 def lanes(problem: Problem) -> dict[str, Call]:
     """Run the nests with the samples innermost."""
-    x, W, b, dL_dz = samples_last(problem.x), problem.W, problem.b, samples_last(problem.dL_dz)
-    z, dL_dx, dL_dW = aligned(dL_dz), aligned(x), np.empty_like(W)
-    return {
-        "forward": Call(lambda: lanes_forward(x, W, b, z), lambda: np.moveaxis(z, -1, 0)),
-        "weight gradient": Call(lambda: lanes_weight_gradient(x, dL_dz, dL_dW), lambda: dL_dW),
-        "input gradient": Call(lambda: lanes_input_gradient(W, dL_dz, dL_dx), lambda: np.moveaxis(dL_dx, -1, 0)),
-    }
+    kernels, x = (lanes_forward, lanes_weight_gradient, lanes_input_gradient), samples_last(problem.x)
+    return nests(kernels, x, problem.W, problem.b, samples_last(problem.dL_da), lambda array: np.moveaxis(array, -1, 0))
 
 
 # 4. The engine's kernels: the sums of several channels times sixteen samples stay in registers until they are complete,
 #    one load of a pixel serves all of these channels, and enough sums are under way that none waits for another.
 #    Packing the weights and the bias gradient are counted in.
 def tile(problem: Problem) -> dict[str, Call]:
-    """Run the engine's layer as a network does."""
-    network = Network(image := Input((C, H, H)), Conv2D(O, F, name="conv")(image), threads=1)
+    """Run the engine's two layers one after the other."""
+    return layers(problem, fused=False)
+
+
+# 5. ReLU is applied to what the convolution has just stored, while it is near, and its backward pass is part of the
+#    bias gradient's: two passes over memory less, and the map before the activation needs no memory at all.
+def fused(problem: Problem) -> dict[str, Call]:
+    """Run the convolution that applies the activation behind it, as training does."""
+    return layers(problem, fused=True)
+
+
+def layers(problem: Problem, *, fused: bool) -> dict[str, Call]:
+    """Run the engine's layers as a network does."""
+    image, conv, relu = Input((C, H, H)), Conv2D(O, F, name="conv"), ReLU(name="relu")
+    network = Network(image, Flatten()(relu(conv(image))), threads=1)
     network.parameters["conv.W"][...], network.parameters["conv.b"][...] = problem.W, problem.b
-    network.forward(problem.x)
-    network.backward(problem.dL_dz)
-    current, layer = network.last_pass, network.nodes["conv"].layer
-    share = current.active[0].shares["conv"]
-    both = share.dL_dx
+    current = network.pass_for(len(problem.x), fused=fused)
+    current.allocate_gradients()
+    current.load("input", problem.x)
+    current.load_seed(0, problem.dL_da.reshape(len(problem.x), -1))
+    (part,) = current.active
+    share, both = part.shares["conv"], part.shares["conv"].dL_dx
+
+    def forward():
+        conv.forward(share)
+        if not fused:
+            relu.forward(part.shares["relu"])
+
+    def backward():
+        if not fused:
+            relu.backward(part.shares["relu"])
+        conv.backward(share)
 
     def weight_gradient():
         share.dL_dx = (None,)
-        layer.backward(share)
+        backward()
         share.dL_dx = both
 
+    forward()
     return {
-        "forward": Call(lambda: layer.forward(share), lambda: current.value("conv")),
+        "forward": Call(forward, lambda: current.value("relu")),
         "weight gradient": Call(weight_gradient, lambda: share.gradients["W"]),
-        "input gradient": Call(lambda: layer.backward(share), lambda: current.gradient("input"), less=weight_gradient),
+        "input gradient": Call(backward, lambda: current.gradient("input"), less=weight_gradient),
     }
 
 
@@ -258,4 +304,5 @@ RUNGS = (
     Rung("plain loops", "the same nest, compiled", plain),
     Rung("lanes", "samples side by side, innermost: vectors", lanes),
     Rung("tile", "sums of several channels share each load", tile),
+    Rung("fused", "ReLU while its numbers are near", fused),
 )

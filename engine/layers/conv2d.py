@@ -52,21 +52,21 @@ def forward_kernel(CHANNELS: int, BLOCKS: int, activation):
 
     @kernel
     def activate(z, a):
-        """a = activation(z), for a row that has just been stored and is still near."""
+        """a = activation(z), for a map that has just been stored and is still near."""
         zero, one = z.dtype.type(0), z.dtype.type(1)
         for k in range(z.size):
             a[k] = activation(z[k], zero, one)
 
     @kernel
     def conv2d_forward(
-        pixels, weights, by_output, b, z, z_rows, near, near_rows, rows, columns, offsets, x_shape, dilation, groups
+        pixels, weights, by_output, b, z, z_maps, near, near_maps, rows, columns, offsets, x_shape, dilation, groups
     ):
         """z[o,h,q] = activation(b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p]) for every sample.
 
         rows (P, 3) holds for each h the row s h - p and the range of i that stays inside the image; columns likewise.
         offsets (C/G fh fw,) says how many pixels behind its first one a window reads c, i, j: where all of the window
         is inside, the three loops are one. pixels (blocks, C H W, LANES) is x, weights (tiles, C/G fh fw, CHANNELS) is
-        by_output, z_rows (blocks, O, P, Q LANES) is z. near holds a row before activation.
+        by_output, z_maps (blocks, O, P Q LANES) is z. near holds a tile's maps before activation.
         """
         (blocks, O, P, Q, _), (_, H, B), (all_tiles, C_g, fh, fw, _) = z.shape, x_shape, by_output.shape
         (dh, dw), tiles, O_g = dilation, all_tiles // groups, O // groups
@@ -113,15 +113,15 @@ def forward_kernel(CHANNELS: int, BLOCKS: int, activation):
                         for m in range(BLOCKS):
                             for t in range(CHANNELS - 1, -1, -1):
                                 if IS_ACTIVATED:
-                                    z_t = near[m, t, q]
+                                    z_t = near[m, t, h, q]
                                 else:
                                     z_t = z[min(n + m, n_next), index(min(o + t, last)), h, q]
                                 for v in range(LANES):
                                     z_t[v] = acc[m, t, v]
-                    if IS_ACTIVATED:
-                        for m in range(n_next + 1 - n):
-                            for t in range(min(CHANNELS, last + 1 - o)):
-                                activate(near_rows[m, t], z_rows[n + m, o + t, h])
+                if IS_ACTIVATED:
+                    for m in range(n_next + 1 - n):
+                        for t in range(min(CHANNELS, last + 1 - o)):
+                            activate(near_maps[m, t], z_maps[n + m, o + t])
 
     return conv2d_forward
 
@@ -297,8 +297,8 @@ def correlate(sizes: Correlation, x, b, z, scratch: dict[str, np.ndarray], activ
     flat = x.reshape(blocks, -1, LANES), w.reshape(len(w), -1, w.shape[-1])
     bounds = scratch["forward_rows"], scratch["forward_columns"], scratch["forward_offsets"]
     near = scratch["near"]
-    rows = z, z.reshape(*z.shape[:3], -1), near, near.reshape(*near.shape[:2], -1)
-    conv2d_forward(*flat, w, b, *rows, *bounds, sizes.x_shape, sizes.dilation, sizes.groups)
+    maps = z, z.reshape(*z.shape[:2], -1), near, near.reshape(*near.shape[:2], -1)
+    conv2d_forward(*flat, w, b, *maps, *bounds, sizes.x_shape, sizes.dilation, sizes.groups)
 
 
 def input_gradient(sizes: Correlation, dL_dz, dL_dx, scratch: dict[str, np.ndarray]) -> None:

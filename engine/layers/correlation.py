@@ -62,7 +62,7 @@ class Correlation:
         return {
             "by_output": np.zeros((G * -(-O_g // out), C_g, *self.kernel_size, out), dtype),
             "by_input": np.zeros((G * -(-C_g // back), O_g, *self.kernel_size, back), dtype),
-            "near": np.zeros((*self.output_tile(blocks)[::-1], Q, LANES), dtype),
+            "near": np.zeros((*self.output_tile(blocks)[::-1], P, Q, LANES), dtype),
             "forward_rows": along_rows.offsets_inside(),
             "forward_columns": along_columns.offsets_inside(),
             "forward_offsets": pixel_offsets(C_g, self.kernel_size, (H, B), self.dilation),

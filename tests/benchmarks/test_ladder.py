@@ -39,7 +39,7 @@ def spoiled(name, operation, change):
 
 
 def test_all_rungs_agree():
-    assert list(climb.check(RUNGS, 40)) == ["literal", "plain loops", "lanes", "tile"]
+    assert list(climb.check(RUNGS, 40)) == ["literal", "plain loops", "lanes", "tile", "fused"]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -69,10 +69,10 @@ def test_nan_is_an_error():
 
 def test_speeds_and_factors(monkeypatch):
     monkeypatch.setattr(climb, "peak_gflops", lambda threads: 100.0)
-    spent = iter([2e-3] * 3 + [1e-3] * 9)  # the literal rung's sample, and 16 samples of the three others
+    spent = iter([2e-3] * 3 + [1e-3] * 12)  # the literal rung's sample, and 16 samples of the four others
     monkeypatch.setattr(climb, "seconds_of", lambda call, seconds: next(spent))
     result = climb.measure(16, 1, 0.0)
-    literal, plain, lanes, _ = result["rungs"]
+    literal, plain, lanes, *_ = result["rungs"]
     assert literal["forward"]["gflops"] == pytest.approx(FLOPS / 2e-3 / 1e9)
     assert literal["weight gradient"]["gflops"] == pytest.approx(2 * FLOPS / 2e-3 / 1e9)  # both gradients in one pass
     assert literal["forward"]["microseconds"] == pytest.approx(16 * 2e3) and literal["samples_timed"] == 1
