@@ -231,11 +231,9 @@ def kernel_calls():
 
 def _add_numbers(argument, numbers: list[int]) -> bool:
     """Append what Numba passes for an argument, field by field; False where it is not made of 64-bit integers."""
-    if isinstance(
-        argument, np.ndarray
-    ):  # memory info and parent matter to code that makes arrays, and kernels make none
-        data = argument.ctypes.data
-        numbers += [0, 0, argument.size, argument.itemsize, data, *argument.shape, *argument.strides]
+    if isinstance(argument, np.ndarray):
+        owner = [0, 0]  # looked at by code that makes or keeps arrays, and kernels do neither
+        numbers += [*owner, argument.size, argument.itemsize, argument.ctypes.data, *argument.shape, *argument.strides]
         return True
     if isinstance(argument, tuple):
         return all(_add_numbers(part, numbers) for part in argument)

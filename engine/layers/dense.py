@@ -73,16 +73,16 @@ def copy_columns(W, j, columns):
     """Copy LANES columns of W from j on to columns (tiles, I, TILE), so that a tile reads its TILE numbers in order."""
     I, J = W.shape
     tiles = columns.shape[0]
-    four = registers((TILE,), TILE, W)
+    some = registers((TILE,), TILE, W)
     for i in range(I):
         row = W[i]
         if j + tiles * TILE <= J:
             for k in range(tiles):
                 target = columns[k, i]
                 for t in range(TILE):
-                    four[t] = row[index(j + k * TILE + t)]
+                    some[t] = row[index(j + k * TILE + t)]
                 for t in range(TILE):
-                    target[t] = four[t]
+                    target[t] = some[t]
         else:
             for k in range(J - j):
                 columns[k // TILE, i, k % TILE] = row[index(j + k)]
