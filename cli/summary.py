@@ -41,7 +41,8 @@ class Row:
     forward, backward : int
         Multiply-adds for one sample.
     bytes : int
-        Buffers of value and gradient for a mini-batch.
+        Buffers of value and gradient for a mini-batch, as a trace sees them; training needs less, because there a
+        convolution and the activation behind it share theirs.
     """
 
     name: str

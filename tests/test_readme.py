@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -92,6 +93,16 @@ def test_python_example(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.splitlines() == ["(6, 1, 5, 5)", "(32, 6, 28, 28)"]
+
+
+def test_the_figures_are_those_of_the_newest_run():
+    from handgrad.cli.bench_tables import render_markdown
+
+    report = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text(encoding="utf-8"))
+    assert report["machine"] and report["date"]
+    assert render_markdown(report).strip() in README
+    for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", README):
+        assert (ROOT / name).stat().st_size > 10_000, name
 
 
 def test_every_file_and_command_that_the_readme_names_exists():

@@ -98,7 +98,7 @@ def test_multiply_adds_are_the_products_of_the_literal_code(layer, shape):
 
 @pytest.mark.parametrize("samples", [1, 64, 65])
 @pytest.mark.parametrize("make", [lambda: build("lenet5", threads=1), branched])
-def test_bytes_are_those_that_a_training_step_allocates(make, samples):
+def test_bytes_are_those_that_both_passes_allocate(make, samples):
     network = make()
     current = network.pass_for(samples, input_gradient=False)
     current.allocate_gradients()
