@@ -33,6 +33,46 @@ def aligned(array: np.ndarray) -> np.ndarray:
     return copy
 
 
+class Buffers:
+    """Arrays that are handed out and, where that is wanted, given back and handed out again in another shape.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+    reuse : bool
+
+    Examples
+    --------
+    >>> buffers = Buffers(np.dtype("float32"), reuse=True)
+    >>> first = buffers.take((2, 3, 16))
+    >>> buffers.give_back(first.reshape(6, 16))
+    >>> np.shares_memory(first, buffers.take((5, 16)))
+    True
+    """
+
+    def __init__(self, dtype: np.dtype, *, reuse: bool):
+        self._dtype, self._reuse = dtype, reuse
+        self._memory: dict[int, np.ndarray] = {}  # by address, which is also that of every view from the beginning
+        self._free: list[np.ndarray] = []
+
+    def take(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an array that nobody else has: the smallest that is free and large enough, or a new one."""
+        size = math.prod(shape)
+        fitting = [k for k, memory in enumerate(self._free) if memory.size >= size]
+        if fitting:
+            memory = self._free.pop(min(fitting, key=lambda k: self._free[k].size))
+        else:
+            memory = aligned_zeros(size, self._dtype)
+            self._memory[memory.ctypes.data] = memory
+        return memory[:size].reshape(shape)
+
+    def give_back(self, array: np.ndarray) -> None:
+        """Let others have the memory of an array or of a view of all of it; what came from elsewhere is left alone."""
+        memory = self._memory.get(array.ctypes.data)
+        if self._reuse and memory is not None:
+            self._free.append(memory)
+
+
 def blocks_for(samples: int) -> int:
     """Return how many blocks of LANES samples hold this many samples."""
     return -(-samples // LANES)

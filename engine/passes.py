@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import add_into, aligned, aligned_zeros, blocks_for, copy_into, pack, unpack
+from .arrays import Buffers, add_into, aligned, aligned_zeros, blocks_for, copy_into, pack, unpack
 from .backend import LANES
 from .layers.layer import Layer, Share
 from .program import Program
@@ -110,13 +110,14 @@ class Pass:
         False leaves out the gradients of nodes before which there are no parameters.
     fused : bool
         Whether layers that can do so apply the activation behind them, where it is the only one to read them. The two
-        nodes then share their arrays, which hold the activation's value, and the gradient before it.
+        nodes then share their arrays, which hold the activation's value, and the gradient before it. Gradients of
+        nodes last until the layers before have theirs.
     """
 
     def __init__(self, network: Network, samples: int, input_gradient: bool, fused: bool):
         self.network, self.samples = network, samples
         self._consumers = self._find_consumers()
-        self.joined = self._find_joined() if fused else {}
+        self.is_fused, self.joined = fused, self._find_joined() if fused else {}
         blocks, size = blocks_for(samples), network.workers.size
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
@@ -187,7 +188,8 @@ class Pass:
     def allocate_gradients(self) -> None:
         """Make the gradient buffers, once, from the outputs to the inputs.
 
-        Where a node has one consumer, the consumer writes straight into the node's gradient.
+        Where a node has one consumer, the consumer writes straight into the node's gradient. In a fused pass nobody
+        looks at a gradient once the layers before have theirs, and its memory serves another node.
         """
         if self._has_gradients:
             return
@@ -197,28 +199,39 @@ class Pass:
                 position: aligned_zeros((part.blocks, *node.shape, LANES), network.dtype)
                 for position, node in enumerate(network.outputs)
             }
+            buffers = Buffers(network.dtype, reuse=self.is_fused)
             for name in reversed(network.nodes):
                 if name in self._wanted:
-                    self._allocate_node(part, name, network.nodes[name], is_first=rank == 0)
+                    self._allocate_node(part, name, network.nodes[name], buffers)
+                    self._allocate_parameter_gradients(part, name, is_first=rank == 0)
         self._has_gradients = True
 
-    def _allocate_node(self, part: Part, name: str, node: Node, *, is_first: bool) -> None:
-        network = self.network
-        incoming = self._incoming(part, name)
-        value = part.values[name]
-        part.gradients[name] = incoming[0] if len(incoming) == 1 else aligned_zeros(value.shape, value.dtype)
+    def _allocate_node(self, part: Part, name: str, node: Node, buffers: Buffers) -> None:
+        """Make a node's gradient and what it sends back, and give back what is not read after its backward pass."""
+        incoming, is_joined = self._incoming(part, name), name in self.joined.values()
+        part.gradients[name] = incoming[0] if len(incoming) == 1 else buffers.take(part.values[name].shape)
         if node.layer is None:
             return
+        before = self.joined.get(name, name)  # a joined activation has no step: its sum is taken in that of its layer
+        summed = [] if is_joined else self._incoming(part, before)
+        if len(summed) > 1:
+            for edge in summed:
+                buffers.give_back(edge)
         for position, source in enumerate(node.inputs):
             edge = None
             if source.name in self._wanted:
-                edge = node.layer.view(part.gradients[name], source.shape)
-                if name in self.joined.values():
-                    edge = part.gradients[name]
+                edge = part.gradients[name] if is_joined else node.layer.view(part.gradients[name], source.shape)
                 if edge is None:
-                    edge = aligned_zeros((part.blocks, *source.shape, LANES), network.dtype)
+                    edge = buffers.take((part.blocks, *source.shape, LANES))
             part.edges[name, position] = edge
-        if name in self.joined.values():
+        sent = [part.edges[name, position] for position in range(len(node.inputs))]
+        if not any(edge is not None and edge.ctypes.data == part.gradients[name].ctypes.data for edge in sent):
+            buffers.give_back(part.gradients[name])
+
+    def _allocate_parameter_gradients(self, part: Part, name: str, *, is_first: bool) -> None:
+        """Tell a layer where its gradients are; of all but the first worker, make those of the parameters."""
+        network, node = self.network, self.network.nodes[name]
+        if name not in part.shares:
             return
         share = part.shares[name]
         share.dL_dz = part.gradients[name]

@@ -11,7 +11,22 @@ from handgrad.derivations import conv2d as literal_conv
 from handgrad.derivations import relu as literal_relu
 from handgrad.derivations import sigmoid as literal_sigmoid
 from handgrad.derivations import tanh as literal_tanh
-from handgrad.engine import Add, Conv2D, Dense, Flatten, Input, LeakyReLU, MaxPool2D, Network, ReLU, Sigmoid, Tanh
+from handgrad.engine import (
+    Add,
+    Concat,
+    Conv2D,
+    Dense,
+    Flatten,
+    Input,
+    LeakyReLU,
+    MaxPool2D,
+    Multiply,
+    Network,
+    ReLU,
+    Reshape,
+    Sigmoid,
+    Tanh,
+)
 
 ACTIVATIONS = {"relu": (ReLU, literal_relu), "tanh": (Tanh, literal_tanh), "sigmoid": (Sigmoid, literal_sigmoid)}
 
@@ -112,6 +127,47 @@ def test_networks_are_the_same_with_and_without(build, joined, threads, dtype):
     tolerance = 1e-5 if dtype == "float32" else 1e-13
     for one, other in zip(apart, together, strict=True):
         np.testing.assert_allclose(other, one, rtol=tolerance, atol=tolerance * np.abs(one).max())
+
+
+def two_inputs_and_outputs():
+    """Inputs of different depths, an output that is also read, views on both sides of a branch."""
+    a, b = Input((2, 6, 6)), Input((72,))
+    x = ReLU()(Conv2D(2, 3, padding=1)(a))
+    y = Add()(x, Reshape((2, 6, 6))(Dense(72)(b)))
+    z = Tanh()(Conv2D(3, 3, padding=1)(y))
+    first = Dense(4)(Concat()(Flatten()(z), Flatten()(x), b))
+    return [a, b], [first, Multiply()(y, x), Dense(2)(first)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gradients_whose_memory_serves_others_are_the_same(threads):
+    rng, results = np.random.default_rng(5), []
+    inputs, outputs = two_inputs_and_outputs()
+    network = Network(inputs, outputs, seed=4, threads=threads, dtype="float64")
+    x = [rng.normal(size=(35, *node.shape)) for node in network.inputs]
+    u = [rng.normal(size=(35, *node.shape)) for node in network.outputs]
+    for fused in (False, True):
+        current = network.pass_for(35, fused=fused)
+        current.allocate_gradients()
+        for node, array in zip(network.inputs, x, strict=True):
+            current.load(node.name, array)
+        current.prepare(training=True, draw=0)
+        for _ in range(2):
+            for part in current.active:
+                for array in part.gradients.values():
+                    array[...] = np.nan
+            for position, array in enumerate(u):
+                current.load_seed(position, array)
+            current.run(current.forward)
+            current.run(current.backward)
+            current.collect_gradients()
+        dL_dx = [current.gradient(node.name) for node in network.inputs]
+        results.append([network.dL_dtheta.copy(), *dL_dx])
+        memories = {array.ctypes.data for array in current.active[0].gradients.values()}
+        results[-1].append(len(memories))
+    for one, other in zip(results[0][:-1], results[1][:-1], strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-12)
+    assert results[1][-1] < results[0][-1]
 
 
 def test_joined_nodes_share_their_arrays():
