@@ -376,7 +376,7 @@ REST = (
       "self._steps.append(work)", "kernels that come after a step in Python are called before it"),
     M("program.py", "calls-forgotten", "for kernel, args in calls:", "for kernel, args in calls[:1]:",
       "of several kernels in a row the first one alone is called again"),
-    M("passes.py", "joined-though-others-read", "len(consumers) != 1 or", "not consumers or",
+    M("passes.py", "joined-though-others-read", "or len(consumers) != 1", "or not consumers",
       "a convolution whose value goes elsewhere too is overwritten by its activation", seen_by="engine/test_fused.py"),
     M("passes.py", "given-back-while-views-are-read", "edge is not None and edge.ctypes.data ==", "False and edge ==",
       "the memory of a gradient is handed out although a view of it is still to be read", seen_by="engine/test_fused.py"),
