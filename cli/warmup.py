@@ -15,6 +15,8 @@ import numpy as np
 from .console import json_option, print_json
 from .options import parse_shape
 
+SAMPLES = 64  # tiles of a layer may depend on how many blocks of samples there are: as many as in a training
+
 
 @click.command(short_help="Compile all kernels now.")
 @click.option("--dtype", type=click.Choice(["float32", "float64", "both"]), default="float32", show_default=True)
@@ -86,7 +88,7 @@ def compile_backward(model: str, input_shape: Sequence[int], optimizer: str, dty
     network = build(model, tuple(input_shape), dtype=dtype, threads=1)
     update = make_optimizer(optimizer, {})
     update.step(network)
-    current = network.pass_for(2, fused=True)
+    current = network.pass_for(SAMPLES, fused=True)
     current.allocate_gradients()
     current.prepare(training=True, draw=0)
     for name, layer in current.steps:

@@ -20,6 +20,7 @@ import numpy as np
 from ...derivations import conv2d as derivation
 from ...derivations.notation import output_size
 from .. import initializers
+from ..arrays import clear
 from ..backend import LANES, index, kernel, registers
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
 from ..scalar import identity
@@ -187,7 +188,7 @@ def weight_kernel(CHANNELS: int, FILTERS: int):
     WEIGHT_TILE = SUMS * LANES
 
     @kernel
-    def conv2d_weight_gradient(x, dL_dz, dL_dW, sums, rows, columns, stride, strip, groups):
+    def conv2d_weight_gradient(x, dL_dz, dL_dW, sums, flat_sums, rows, columns, stride, strip, groups):
         """dL/dW[o,c,i,j] = Σ over samples and positions of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p].
 
         rows (fh, 3) holds for each i the row d i - p and the range of h that stays inside the image; columns likewise.
@@ -200,7 +201,7 @@ def weight_kernel(CHANNELS: int, FILTERS: int):
             last_o, last_c = (g + 1) * O_g - 1, (g + 1) * C_g - 1
             for first in range(g * O_g, last_o + 1, len(sums) * FILTERS):
                 stop = min(first + len(sums) * FILTERS, last_o + 1)
-                sums[...] = 0
+                clear(flat_sums)
                 for n in range(blocks):
                     x_n, dL_dz_n = x[n], dL_dz[n]
                     for top in range(0, P, strip):
@@ -312,7 +313,9 @@ def weight_gradient(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict[str, np.n
     """Fill dL_dW from x and dL_dz."""
     conv2d_weight_gradient = weight_kernel(*sizes.weight_tile)
     rows, columns, sums = scratch["weight_rows"], scratch["weight_columns"], scratch["weight_sums"]
-    conv2d_weight_gradient(x, dL_dz, dL_dW, sums, rows, columns, sizes.stride, sizes.strip, sizes.groups)
+    conv2d_weight_gradient(
+        x, dL_dz, dL_dW, sums, sums.reshape(-1), rows, columns, sizes.stride, sizes.strip, sizes.groups
+    )
 
 
 class Conv2D(Layer):
