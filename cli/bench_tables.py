@@ -51,7 +51,7 @@ def networks(report: dict) -> str:
     if cells:
         lines += [
             "",
-            table(["network", "batch", *_ratio_header(), "strongest peer"], ratio_rows(report), "l" + "r" * 7),
+            table(["network", "batch", *_ratio_header(), "strongest peer"], cells, "l" + "r" * 7),
         ]
     lines += ["", machine_line(report), *(LEGEND if cells else ())]
     lines += [

@@ -141,6 +141,8 @@ class Pass:
             (name, node.layer) for name, node in network.nodes.items() if node.layer is not None and name not in skipped
         ]
         self._wanted = self._nodes_that_need_gradients(input_gradient)
+        # whether there is a layer that has something to do after everybody's backward pass
+        self.finishes = any(layer.finishes and name in self._wanted for name, layer in self.steps)
         self._has_gradients = self._is_training = False
         self.as_programs = True  # whether steps that have been run are run again without Python in between
         self.is_complete = False  # whether the gradients belong to the values
@@ -315,11 +317,6 @@ class Pass:
             copy_into(dL_dy, incoming[0].reshape(-1))
             for dL_dy_k in incoming[1:]:
                 add_into(dL_dy, dL_dy_k.reshape(-1))  # (add.4)
-
-    @property
-    def finishes(self) -> bool:
-        """Whether there is a layer that has something to do after everybody's backward pass."""
-        return any(layer.finishes and name in self._wanted for name, layer in self.steps)
 
     def finish(self, part: Part) -> None:
         """Compute this worker's share of the gradients that need the whole mini-batch, after all backward passes."""

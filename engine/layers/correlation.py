@@ -58,11 +58,11 @@ class Correlation:
         O_g, C_g = O // G, C // G
         along_rows = Line(H, P, self.kernel_size[0], self.stride[0], self.padding[0], self.dilation[0])
         along_columns = Line(B, Q, self.kernel_size[1], self.stride[1], self.padding[2], self.dilation[1])
-        (out, _), (back, _) = self.output_tile(blocks), self.input_tile(blocks)
+        (out, at_once), (back, _) = self.output_tile(blocks), self.input_tile(blocks)
         return {
             "by_output": np.zeros((G * -(-O_g // out), C_g, *self.kernel_size, out), dtype),
             "by_input": np.zeros((G * -(-C_g // back), O_g, *self.kernel_size, back), dtype),
-            "near": np.zeros((*self.output_tile(blocks)[::-1], P, Q, LANES), dtype),
+            "near": np.zeros((at_once, out, P, Q, LANES), dtype),
             "forward_rows": along_rows.offsets_inside(),
             "forward_columns": along_columns.offsets_inside(),
             "forward_offsets": pixel_offsets(C_g, self.kernel_size, (H, B), self.dilation),
