@@ -22,9 +22,9 @@ def command(
     """Evaluate the best checkpoint of RUN (a folder, or last) on the data it was trained for, or on --data."""
     from ..engine.metrics import evaluate
 
-    resolve_device(device)
+    device = resolve_device(device)
     folder = runs.find(run)
-    config, network = runs.open_network(folder, threads=threads)
+    config, network = runs.open_network(folder, threads=threads, device=device)
     name = data_name or config.data
     dataset = getattr(runs.load_data(config, data_name, data_dir), part)
     runs.require_fit(config, dataset)

@@ -68,7 +68,7 @@ def command(
     from ..engine.cases import CASES
     from ..engine.checks import ConfigurationError
 
-    resolve_device(device)
+    device = resolve_device(device)
     if elements != "all" and (not elements.isdecimal() or int(elements) < 1):
         raise ConfigurationError("--elements", got=f"'{elements}'", expected="a number from 1 up, or all")
     count = None if elements == "all" else int(elements)
@@ -93,11 +93,11 @@ def command(
                 f"--{given[0].replace('_', '-')}", expected="a MODEL with it; a LAYER has its own configurations"
             )
         names = list(CASES) if everything else [asked]
-        return check_layers(names, seed=seed, h=h, elements=count, as_json=as_json)
-    return check_model(asked, parse_shape(input_shape), classes, samples, seed, h, count, as_json)
+        return check_layers(names, seed=seed, h=h, elements=count, device=device, as_json=as_json)
+    return check_model(asked, parse_shape(input_shape), classes, samples, seed, h, count, device, as_json)
 
 
-def check_layers(names: list[str], *, seed: int, h: float, elements: int | None, as_json: bool) -> int:
+def check_layers(names: list[str], *, seed: int, h: float, elements: int | None, device: str, as_json: bool) -> int:
     """Check layers and losses in their small configurations, print the tables, return the exit code."""
     from ..engine import symbolic
     from ..engine.cases import CASES, LOSSES, examine
@@ -108,7 +108,7 @@ def check_layers(names: list[str], *, seed: int, h: float, elements: int | None,
     results = []
     for name in names:
         for case in CASES[name]:
-            result = examine(name, case, seed=seed, h=h, elements=elements, exact=exact)
+            result = examine(name, case, seed=seed, h=h, elements=elements, exact=exact, device=device)
             results.append(result)
             if not as_json:
                 _print_result(result, case.samples)
@@ -126,13 +126,15 @@ def check_layers(names: list[str], *, seed: int, h: float, elements: int | None,
             }
             for result in results
         ]
-        print_json({"ok": ok, "h": h, "seconds": seconds, "limits": _limits(), "views": _views(exact), "cases": listed})
+        print_json(
+            {"ok": ok, "h": h, "seconds": seconds, "limits": _limits(), "views": _views(exact, device), "cases": listed}
+        )
     else:
         rows = [row for result in results for row in result.rows]
         wrong = [f"{result.subject} ({result.title})" if result.title else result.subject for result in results
                  if not result.ok]  # fmt: skip
         many = f"{len(results)} configuration{'s' * (len(results) > 1)}"
-        click.echo(f"{_verdict(rows)} in {many}; {_meaning(exact)}; {seconds:.1f} s")
+        click.echo(f"{_verdict(rows)} in {many}; {_meaning(exact, device)}; {seconds:.1f} s")
         if wrong:
             click.echo(f"not ok: {', '.join(wrong)}")
     return 0 if ok else 1
@@ -147,14 +149,14 @@ def _print_result(result, samples: int) -> None:
     click.echo()
 
 
-def check_model(model, input_shape, classes, samples, seed, h, elements, as_json: bool) -> int:
+def check_model(model, input_shape, classes, samples, seed, h, elements, device: str, as_json: bool) -> int:
     """Check a whole network with the loss that it is trained with, print the table, return the exit code."""
     from ..engine.gradcheck import GradientCheck
 
     started = time.perf_counter()
     network, loss = open_or_build(model, input_shape, classes, seed)
     x, labels = random_samples(network, samples, seed)
-    check = GradientCheck(network, loss, [x], labels, training=True, h=h)
+    check = GradientCheck(network, loss, [x], labels, training=True, h=h, device=device)
     rows = list(check.run(elements, seed))
     ok = all(row.agrees for row in rows)
     seconds = time.perf_counter() - started
@@ -169,7 +171,7 @@ def check_model(model, input_shape, classes, samples, seed, h, elements, as_json
                 "seconds": seconds,
                 "ok": ok,
                 "limits": _limits(),
-                "views": _views(False),
+                "views": _views(False, device),
                 "arrays": [as_plain(row) for row in rows],
             }
         )
@@ -180,7 +182,7 @@ def check_model(model, input_shape, classes, samples, seed, h, elements, as_json
             lost = [row.name for row in rows if row.verdict == reason]
             if lost:
                 verdict += f", {', '.join(lost)} could not be compared for {reason} (try another --seed, or {remedy})"
-        click.echo(f"\n{verdict}; {_meaning(False)}; L = {check.L:.6f}; {seconds:.1f} s")
+        click.echo(f"\n{verdict}; {_meaning(False, device)}; L = {check.L:.6f}; {seconds:.1f} s")
     return 0 if ok else 1
 
 
@@ -198,7 +200,7 @@ def open_or_build(model: str, input_shape: tuple[int, ...], classes: int | None,
 
 def render(rows) -> str:
     """Return agreements as a table: relative errors by view, then the absolute error of the worst and where it is."""
-    views = [view for view in ("literal", "difference", "symbolic") if any(view in row.views for row in rows)]
+    views = [view for view in ("literal", "cuda", "difference", "symbolic") if any(view in row.views for row in rows)]
     cells = []
     for row in rows:
         elements = int(np.prod(row.shape))
@@ -249,8 +251,9 @@ def _limits() -> dict[str, float]:
     }
 
 
-def _views(exact: bool) -> list[str]:
-    return ["literal", "kernel (cpu)", "difference", *(["symbolic"] if exact else [])]
+def _views(exact: bool, device: str) -> list[str]:
+    cuda = ["kernel (cuda)"] if device == "cuda" else []
+    return ["literal", "kernel (cpu)", *cuda, "difference", *(["symbolic"] if exact else [])]
 
 
 def _verdict(rows) -> str:
@@ -261,14 +264,21 @@ def _verdict(rows) -> str:
     return f"{agreed} arrays agree" + (f", {surrogates} meet a declared surrogate" if surrogates else "")
 
 
-def _meaning(exact: bool) -> str:
+def _meaning(exact: bool, device: str) -> str:
     limits = _limits()
+    both = f"kernels of CPU and GPU ({_gpu_name()})" if device == "cuda" else "kernel"
     text = (
-        f"kernel against the literal code (limit {limits['literal']:g}), finite differences ({limits['difference']:g})"
+        f"{both} against the literal code (limit {limits['literal']:g}), finite differences ({limits['difference']:g})"
     )
     if exact:
         text += f", exact derivatives ({limits['symbolic']:g})"
     return text + ", relative to the largest number of the array"
+
+
+def _gpu_name() -> str:
+    from ..engine import cuda
+
+    return cuda.device().name
 
 
 def _sweep(asked, parameter, input_shape, classes, samples, seed, picture, as_json: bool) -> int:

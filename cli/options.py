@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 import click
 
 from ..engine.checks import ConfigurationError, DeviceError
+from . import gpu
 
 DATA_HELP = "mnist, fashion, mnist-5k or toy:xor."
 
@@ -53,18 +55,30 @@ def one_text(words: tuple[str, ...]) -> str | None:
 
 
 def resolve_device(device: str) -> str:
-    """Return "cpu" for auto and cpu.
+    """Return "cpu" or "cuda"; for auto what there is.
 
     Raises
     ------
     DeviceError
-        For cuda, for which there are no kernels yet.
+        For cuda, where there is no GPU that can be used.
     """
+    if device == "cpu" or (device == "auto" and not may_have_gpu()):
+        return "cpu"
+    from ..engine import cuda
+
     if device == "cuda":
-        raise DeviceError(
-            "--device cuda: this version of handgrad has no CUDA kernels yet", remedy="use --device cpu, or auto"
-        )
-    return "cpu"
+        cuda.device()
+        return "cuda"
+    try:
+        cuda.device()
+    except DeviceError:
+        return "cpu"
+    return "cpu" if cuda.IS_SIMULATED else "cuda"
+
+
+def may_have_gpu() -> bool:
+    """Return whether it is worth the time to ask numba-cuda for a GPU: both it and a driver are installed."""
+    return importlib.util.find_spec("numba_cuda") is not None and gpu.driver()["library"] is not None
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -36,9 +36,9 @@ def command(
     picture of another size than the network's is prepared as MNIST's authors prepared theirs: the drawing is cut out,
     scaled to 20/28 of the network's size with its proportions kept, and centred on its centre of mass.
     """
-    resolve_device(device)
+    device = resolve_device(device)
     folder = runs.find(run)
-    config, network = runs.open_network(folder, threads=1)
+    config, network = runs.open_network(folder, threads=1, device=device)
     if len(config.input_shape) != 3 or config.input_shape[0] != 1:
         raise ConfigurationError(f"run {folder}", got=f"inputs of {config.input_shape}", expected="grey images")
     pictures, failures = {}, []

@@ -22,6 +22,7 @@ from . import losses
 
 OPTIMIZERS = ("adam", "momentum", "sgd")
 SCHEDULES = ("cosine", "linear", "constant")
+DEVICES = ("cpu", "cuda")
 RUNS = Path("runs")  # below the current folder
 
 
@@ -48,6 +49,8 @@ class Config:
     loss : str
     initializer : str or None
         How all weights started, if not as each layer has it.
+    device : str
+        "cpu" or "cuda"; the order of sums, and with it the last digits, differ.
     """
 
     model: str
@@ -69,6 +72,7 @@ class Config:
     source: str = ""
     loss: str = "softmax_cross_entropy"
     initializer: str | None = None
+    device: str = "cpu"
 
     @property
     def classes(self) -> int:
@@ -171,7 +175,12 @@ def read_config(folder: Path) -> Config:
         ):
             if not isinstance(getattr(config, name), kind):
                 raise TypeError(f"{name} is {getattr(config, name)!r}")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", losses.NAMES)):
+        for name, known in (
+            ("optimizer", OPTIMIZERS),
+            ("schedule", SCHEDULES),
+            ("loss", losses.NAMES),
+            ("device", DEVICES),
+        ):
             if getattr(config, name) not in known:
                 raise ValueError(f"{name} {getattr(config, name)!r}")
         return config
@@ -207,7 +216,14 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def open_network(folder: Path, *, checkpoint: str = "best", dtype: str | None = None, threads: int | None = None):
+def open_network(
+    folder: Path,
+    *,
+    checkpoint: str = "best",
+    dtype: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+):
     """Return (config, network) of a run with the parameters of a checkpoint.
 
     Parameters
@@ -218,6 +234,7 @@ def open_network(folder: Path, *, checkpoint: str = "best", dtype: str | None = 
     dtype : str, optional
         Instead of the run's own.
     threads : int, optional
+    device : {"cpu", "cuda"}
 
     Raises
     ------
@@ -235,6 +252,7 @@ def open_network(folder: Path, *, checkpoint: str = "best", dtype: str | None = 
         dtype=dtype or config.dtype,
         seed=config.seed,
         threads=threads,
+        device=device,
     )
     path = folder / f"{checkpoint}.npz"
     if checkpoint == "best" and not path.exists():

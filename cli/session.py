@@ -40,6 +40,7 @@ class Session:
             seed=config.seed,
             threads=config.threads,
             initializer=config.initializer,
+            device=config.device,
         )
         self.optimizer = make_optimizer(config.optimizer, config.optimizer_settings)
         self.training = Training(
@@ -93,7 +94,7 @@ class Session:
             f"{c.model}: {self.network.parameter_count:,} parameters, {c.dtype}; {c.data} from {self.splits.source}: "
             f"{len(training.train):,} samples to train, {len(training.validation):,} to validate, "
             f"{len(self.splits.test):,} to test; {losses.describe(training.loss)}; {c.optimizer}, rate "
-            f"{training.base_learning_rate:g}, {c.schedule}; {c.threads} threads; writing {self.folder}"
+            f"{training.base_learning_rate:g}, {c.schedule}; {self._machine()}; writing {self.folder}"
         )
         at = training.progress
         if at.epoch == training.epochs:
@@ -106,6 +107,14 @@ class Session:
                     f"{name}: the derivative of a step is 0 (step.2), so nothing before it learns; a surrogate that "
                     'lets gradients pass is declared in the text, as "step sigmoid" or "step straight-through"'
                 )
+
+    def _machine(self) -> str:
+        """Return what computes."""
+        if self.config.device == "cpu":
+            return f"{self.config.threads} threads"
+        from ..engine import cuda
+
+        return cuda.device().name
 
     def _finish_epoch(self, silent: bool) -> None:
         at = self.training.progress
@@ -123,6 +132,7 @@ class Session:
 
     def summary(self, seconds: float) -> dict[str, object]:
         """Return what is known of the run as plain values."""
+        from ..engine import cuda
         from ..engine.backend import compile_seconds
 
         at = self.training.progress
@@ -134,11 +144,12 @@ class Session:
             "source": self.splits.source,
             "parameters": self.network.parameter_count,
             "seed": self.config.seed,
+            "device": self.config.device,
             "threads": self.config.threads,
             "epochs": at.history,
             "best_epoch": at.best_epoch,
             "seconds": seconds,
-            "compile_seconds": compile_seconds(),
+            "compile_seconds": compile_seconds() + cuda.compile_seconds(),
         }
 
     def report_interruption(self, number: int, as_json: bool, seconds: float) -> int:

@@ -61,9 +61,9 @@ def command(
     """
     from ..engine.trace import Trace
 
-    resolve_device(device)
+    device = resolve_device(device)
     folder = runs.find(run)
-    config, network = runs.open_network(folder, checkpoint=checkpoint, dtype="float64", threads=1)
+    config, network = runs.open_network(folder, checkpoint=checkpoint, dtype="float64", threads=1, device=device)
     feed, chosen = _samples(config, samples, part, data_name, data_dir)
     trace = Trace(
         network, losses.make(config.loss, network), feed.inputs(chosen), feed.targets[chosen], training=training

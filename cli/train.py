@@ -71,7 +71,6 @@ def command(
     """
     started = time.perf_counter()
     model = one_text(model)
-    asked["device"] = resolve_device(asked["device"])
     if resume:
         session = _resume(model, resume, asked, quiet)
     else:
@@ -92,7 +91,7 @@ def _compile_in_two_processes(config: runs.Config) -> None:
     from ..engine.workers import available_cores
     from .warmup import compile_behind
 
-    if not kernels_cached() and available_cores() > 1:
+    if config.device == "cpu" and not kernels_cached() and available_cores() > 1:
         compile_behind(config.model, config.input_shape, config.optimizer, config.dtype)
 
 
@@ -103,6 +102,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     from ..engine.workers import available_cores
 
     model, explanation = losses.with_perceptron_rule(model)
+    device = resolve_device(asked["device"])
     name, splits = _load_data(asked, quiet)
     train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
     scale, shift = standardize(train.images)
@@ -130,6 +130,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
         source=splits.source,
         loss=loss,
         initializer=asked["init"],
+        device=device,
     )
     if explanation and not quiet:
         note(explanation)
@@ -151,6 +152,9 @@ def _resume(model: str | None, resume: str, asked: dict, quiet: bool) -> Session
         raise ConfigurationError("--resume", got=given, expected="nothing else: the run folder says how to continue")
     folder = runs.find(resume)
     config = runs.read_config(folder)
+    resolve_device(config.device)
+    if asked["device"] not in ("auto", config.device):
+        raise ConfigurationError("--resume", got=f"--device {asked['device']}", expected=f"{config.device}, as before")
     splits = runs.load_data(config, data_dir=asked["data_dir"])
     train = _limited(splits.train, config.limit, config.seed)
     session = Session(config, splits, train)

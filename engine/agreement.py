@@ -46,7 +46,8 @@ class Agreement:
     largest : float
         Largest absolute value of the array.
     views : dict of str to Comparison
-        "literal", and where they were asked for "difference" and "symbolic".
+        "literal", and where they were asked for "cuda", which is the CUDA kernels against the literal code,
+        "difference" and "symbolic".
     checked, kinks : int
         Elements compared with finite differences, and elements left out because they lie on a kink.
     rounding : float
@@ -76,7 +77,7 @@ class Agreement:
     @property
     def verdict(self) -> str:
         """Return "ok", "FAIL", or why quotients say nothing: "kink" everywhere, "rounding", or a "surrogate"."""
-        if not self.views["literal"].relative < LITERAL_LIMIT:
+        if any(not self.views[view].relative < LITERAL_LIMIT for view in ("literal", "cuda") if view in self.views):
             return "FAIL"
         off = "symbolic" in self.views and not self.views["symbolic"].relative < SYMBOLIC_LIMIT
         error = self.views["difference"].relative if self.checked else 0.0

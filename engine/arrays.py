@@ -39,19 +39,22 @@ class Buffers:
     Parameters
     ----------
     dtype : numpy.dtype
+    machine : Cpu or Cuda
+        Where the memory is.
     reuse : bool
 
     Examples
     --------
-    >>> buffers = Buffers(np.dtype("float32"), reuse=True)
+    >>> from handgrad.engine.machines import Cpu
+    >>> buffers = Buffers(np.dtype("float32"), Cpu, reuse=True)
     >>> first = buffers.take((2, 3, 16))
     >>> buffers.give_back(first.reshape(6, 16))
     >>> np.shares_memory(first, buffers.take((5, 16)))
     True
     """
 
-    def __init__(self, dtype: np.dtype, *, reuse: bool):
-        self._dtype, self._reuse = dtype, reuse
+    def __init__(self, dtype: np.dtype, machine, *, reuse: bool):
+        self._dtype, self._machine, self._reuse = dtype, machine, reuse
         self._memory: dict[int, np.ndarray] = {}  # by address, which is also that of every view from the beginning
         self._free: list[np.ndarray] = []
 
@@ -62,20 +65,20 @@ class Buffers:
         if fitting:
             memory = self._free.pop(min(fitting, key=lambda k: self._free[k].size))
         else:
-            memory = aligned_zeros(size, self._dtype)
-            self._memory[memory.ctypes.data] = memory
+            memory = self._machine.zeros(size, self._dtype)
+            self._memory[self._machine.address(memory)] = memory
         return memory[:size].reshape(shape)
 
     def give_back(self, array: np.ndarray) -> None:
         """Let others have the memory of an array or of a view of all of it; what came from elsewhere is left alone."""
-        memory = self._memory.get(array.ctypes.data)
+        memory = self._memory.get(self._machine.address(array))
         if self._reuse and memory is not None:
             self._free.append(memory)
 
 
-def blocks_for(samples: int) -> int:
-    """Return how many blocks of LANES samples hold this many samples."""
-    return -(-samples // LANES)
+def blocks_for(samples: int, lanes: int = LANES) -> int:
+    """Return how many blocks of so many lanes hold this many samples."""
+    return -(-samples // lanes)
 
 
 def pack(values: np.ndarray, lanes: np.ndarray) -> None:
@@ -85,17 +88,18 @@ def pack(values: np.ndarray, lanes: np.ndarray) -> None:
     ----------
     values : numpy.ndarray of shape (N, ...)
         Samples in user layout; converted to the dtype of ``lanes``.
-    lanes : numpy.ndarray of shape (blocks, ..., LANES)
-        Overwritten; ``blocks`` is at least ``blocks_for(N)``.
+    lanes : numpy.ndarray of shape (blocks, ..., width)
+        Overwritten; holds at least N samples. The width is LANES on the CPU.
     """
-    whole, rest = divmod(len(values), LANES)
+    width = lanes.shape[-1]
+    whole, rest = divmod(len(values), width)
     if whole:
-        grouped = values[: whole * LANES].reshape(whole, LANES, *values.shape[1:])
+        grouped = values[: whole * width].reshape(whole, width, *values.shape[1:])
         lanes[:whole] = np.moveaxis(grouped, 1, -1)  # (blocks, ..., LANES)
     if whole < len(lanes):
         lanes[whole:] = 0
     if rest:
-        lanes[whole, ..., :rest] = np.moveaxis(values[whole * LANES :], 0, -1)
+        lanes[whole, ..., :rest] = np.moveaxis(values[whole * width :], 0, -1)
 
 
 def unpack(lanes: np.ndarray, samples: int) -> np.ndarray:
@@ -103,9 +107,9 @@ def unpack(lanes: np.ndarray, samples: int) -> np.ndarray:
 
     Parameters
     ----------
-    lanes : numpy.ndarray of shape (blocks, ..., LANES)
+    lanes : numpy.ndarray of shape (blocks, ..., width)
     samples : int
-        At most ``blocks * LANES``.
+        At most ``blocks * width``.
 
     Returns
     -------

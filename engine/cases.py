@@ -61,6 +61,10 @@ class Projection(LossOfValues):
     kind = "projection"
     derivation = SimpleNamespace(forward=lambda z, u: (u * z).sum(), backward=lambda z, u: u)
 
+    def call_cuda(self, z: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return L and u: there is nothing for a GPU to do."""
+        return self(z, target)
+
     def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
         """Return N Σ u z, which the caller divides by N, and fill dL/dz = u."""
         dL_dz[...] = target
@@ -121,7 +125,7 @@ class Case:
     x: Draw = normal
     target: Draw = normal
 
-    def check(self, seed: int = 0, h: float = 1e-6, dtype: str = "float64") -> GradientCheck:
+    def check(self, seed: int = 0, h: float = 1e-6, dtype: str = "float64", device: str = "cpu") -> GradientCheck:
         """Return the check at a random point."""
         rng = np.random.default_rng([seed, 3])
         nodes: list[Node] = [Input(shape, name="x" if len(self.shapes) == 1 else f"x{k}")
@@ -133,7 +137,7 @@ class Case:
                 array[...] = rng.uniform(0.5, 2, array.shape) if "variance" in name else rng.normal(size=array.shape)
         x = [self.x(rng, (self.samples, *shape)) for shape in self.shapes]
         target = self.target(rng, (self.samples, *output.shape))
-        return GradientCheck(network, self.loss, x, target, training=self.training, h=h, dtype=dtype)
+        return GradientCheck(network, self.loss, x, target, training=self.training, h=h, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)
@@ -160,9 +164,18 @@ class Result:
         return all(row.agrees for row in self.rows) and all(i.ok for i in self.invariants)
 
 
-def examine(subject: str, case: Case, *, seed: int = 0, h: float = 1e-6, elements=None, exact: bool = True) -> Result:
-    """Compare all views of one case; the parameters are those of ``GradientCheck.run``."""
-    check = case.check(seed, h)
+def examine(
+    subject: str,
+    case: Case,
+    *,
+    seed: int = 0,
+    h: float = 1e-6,
+    elements=None,
+    exact: bool = True,
+    device: str = "cpu",
+) -> Result:
+    """Compare all views of one case; the parameters are those of ``GradientCheck`` and its ``run``."""
+    check = case.check(seed, h, device=device)
     return Result(
         subject, case.title, list(check.run(elements, seed, exact)), invariants_of(subject, check, case.training)
     )

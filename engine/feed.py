@@ -38,6 +38,9 @@ class Feed:
     labels : numpy.ndarray of shape (N,), int64, or None
         The true classes, for counting, where ``fitting`` found that there are any; a loss may want other targets.
 
+    there : dict of str to array
+        The rows on a GPU, once a pass has needed them there.
+
     Notes
     -----
     Nothing is copied or converted ahead of time: an epoch over uint8 pixels touches a quarter of the memory.
@@ -45,6 +48,7 @@ class Feed:
 
     def __init__(self, images: np.ndarray, targets: np.ndarray, scale: np.ndarray, shift: np.ndarray):
         self.images, self.targets = images, targets
+        self.there: dict[str, object] = {}
         self.labels: np.ndarray | None = None
         self.rows = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
         repeats, rest = divmod(self.rows.shape[1], len(scale))

@@ -15,7 +15,6 @@ import numpy as np
 from . import symbolic
 from .agreement import FLOOR, Agreement, Comparison, compare, largest
 from .arrays import unpack
-from .backend import LANES
 from .checks import ConfigurationError
 from .losses.loss import Loss
 from .network import Network
@@ -40,6 +39,8 @@ class GradientCheck:
         Step of the central difference.
     dtype : {"float64", "float32"}
         Of the network; the limits of the verdicts are those of float64.
+    device : {"cpu", "cuda"}
+        With "cuda" the CUDA kernels are one more view, on a GPU or in the simulator.
 
     Attributes
     ----------
@@ -48,6 +49,8 @@ class GradientCheck:
         The network's output.
     kernel : dict of str to numpy.ndarray
         The kernels' gradient of each parameter and input.
+    cuda : dict of str to numpy.ndarray, or None
+        The same of the CUDA kernels, with the value of the output under its name.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class GradientCheck:
         training: bool = False,
         h: float = 1e-6,
         dtype: str = "float64",
+        device: str = "cpu",
     ):
         if network.dtype != dtype:
             raise ConfigurationError("gradcheck", got=str(network.dtype), expected=f"a {dtype} network")
@@ -84,10 +88,22 @@ class GradientCheck:
         for node, gradient in zip(network.inputs, dL_dx if isinstance(dL_dx, list) else [dL_dx], strict=True):
             self.kernel[node.name] = gradient
         self._restore_statistics()
+        self.cuda = self._on_gpu() if device == "cuda" else None
 
     def _forward(self) -> np.ndarray:
         self.network.draw = self._draw
         return self.network.forward(self.x if len(self.x) > 1 else self.x[0], training=self.training)
+
+    def _on_gpu(self) -> dict[str, np.ndarray]:
+        """Return the output and all gradients by name, computed by CUDA kernels at the same point."""
+        network = self.network
+        twin = Network(network.inputs, network.outputs, dtype=network.dtype.name, device="cuda", seed=network.seed)
+        twin.load_state(network.state())
+        twin.draw = self._draw
+        (z,) = twin.forward(self.x, training=self.training)
+        _, dL_dz = self.loss.call_cuda(z, self.target)
+        dL_dx = dict(zip((node.name for node in network.inputs), twin.backward([dL_dz]), strict=True))
+        return {network.outputs[0].name: z, **{name: array.copy() for name, array in twin.gradients.items()}, **dL_dx}
 
     def _restore_statistics(self) -> None:
         """Undo what forward passes in training did to running statistics."""
@@ -109,11 +125,14 @@ class GradientCheck:
         exactly = self.exact() if exact else None
         z, literal = self.literal()
         output = self.network.outputs[0].name
-        yield Agreement(f"value of {output}", self.z.shape, largest(self.z), {"literal": compare(self.z, z)})
+        views = {"literal": compare(self.z, z)} | ({} if self.cuda is None else {"cuda": compare(self.cuda[output], z)})
+        yield Agreement(f"value of {output}", self.z.shape, largest(self.z), views)
         rng = np.random.default_rng(seed)
         floor = FLOOR * max(map(largest, self.kernel.values()))
         for name, kernel in self.kernel.items():
             views = {"literal": compare(kernel, literal[name], floor)}
+            if self.cuda is not None:
+                views["cuda"] = compare(self.cuda[name], literal[name], floor)
             everything = elements is None or elements >= kernel.size
             flat = np.arange(kernel.size) if everything else np.sort(rng.choice(kernel.size, elements, replace=False))
             views["difference"], checked = self._compare_quotients(name, kernel, flat, floor)
@@ -163,17 +182,18 @@ class GradientCheck:
             The element; for a node the sample comes first.
         """
         array, cell, readers = self._locate(name, place)
-        before = array[cell]
+        machine = self.network.machine
+        before = machine.read_number(array, cell)
         values, decisions = [], []
         try:
             for value in (before + self.h, before - self.h):
-                array[cell] = value
+                machine.write_number(array, cell, value)
                 self._compute(readers)
                 z = self._pass.value(self.network.outputs[0].name)
                 values.append(self.loss(z, self.target)[0])
                 decisions.append(self._decisions(readers, z))
         finally:
-            array[cell] = before
+            machine.write_number(array, cell, before)
             self._compute(readers)
             self._restore_statistics()
         if any((high != low).any() for high, low in zip(*decisions, strict=True)):
@@ -185,8 +205,9 @@ class GradientCheck:
 
         def forward(part):
             for name, layer in steps:
-                layer.forward(part.shares[name])
+                self.network.machine.forward(layer, part.shares[name])
 
+        self.network.upload()
         self._pass.run(forward)
 
     def _readers(self, name: str, including: bool) -> list:
@@ -203,7 +224,7 @@ class GradientCheck:
             return self.network.parameters[name], place, self._readers(name.rpartition(".")[0], including=True)
         n, *rest = place
         part = self._part_of(n)
-        block, lane = divmod(n - part.first_sample, LANES)
+        block, lane = divmod(n - part.first_sample, self.network.machine.lanes)
         return part.values[name], (block, *rest, lane), self._readers(name, including=False)
 
     def _part_of(self, n: int):
@@ -214,7 +235,7 @@ class GradientCheck:
         found = [] if of_loss is None else [of_loss]
         for name, layer in steps:
             for part in self._pass.active:
-                decisions = layer.decisions(part.shares[name])
+                decisions = layer.decisions(self.network.machine.on_host(part.shares[name]))
                 if decisions is not None:
                     found.append(unpack(decisions, part.samples))  # lanes without a sample decide nothing
         return found
@@ -274,4 +295,4 @@ class GradientCheck:
 
     def _options(self, name: str, layer, n: int) -> dict[str, object]:
         part = self._part_of(n)
-        return layer.literal_options(part.shares[name], n - part.first_sample)
+        return layer.literal_options(self.network.machine.on_host(part.shares[name]), n - part.first_sample)

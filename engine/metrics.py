@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .backend import kernel
+from .cuda import cuda, cuda_kernel, device, flat
+from .cuda_feed import Batches, FeedThere
 from .feed import Feed
 from .losses.loss import Loss
 from .network import Network
@@ -78,6 +80,22 @@ def predicted_classes(z, classes):
             classes[n, v] = -1 if ties or wrong else best
 
 
+@cuda_kernel
+def predicted_classes_cuda(z, classes):
+    """The same, one thread for each sample; z (blocks, K, WARP), classes (blocks, WARP)."""
+    at = cuda.grid(1)
+    if at < classes.size:
+        n, v = at // z.shape[2], at % z.shape[2]
+        best, ties, wrong = 0, False, z[n, 0, v] != z[n, 0, v]
+        for k in range(1, z.shape[1]):
+            wrong |= z[n, k, v] != z[n, k, v]
+            if z[n, k, v] > z[n, best, v]:
+                best, ties = k, False
+            elif z[n, k, v] == z[n, best, v]:
+                ties = True
+        classes[n, v] = -1 if ties or wrong else best
+
+
 def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) -> Evaluation:
     """Run the network over a whole data set.
 
@@ -97,9 +115,10 @@ def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) ->
     feed = feed.fitting(network, loss)
     K = 0 if feed.labels is None else network.outputs[0].size
     confusion, undecided, total = np.zeros((K, K), dtype=np.int64), np.zeros(K, dtype=np.int64), 0.0
+    look = _LookThere(network, feed) if network.machine.is_gpu else _look
     for start in range(0, len(feed), batch_size):
         chosen = np.arange(start, min(start + batch_size, len(feed)))
-        loss_sum, classes = _look(network, feed, loss, chosen)
+        loss_sum, classes = look(network, feed, loss, chosen)
         total += loss_sum
         if K:
             true, decided = feed.labels[chosen], classes >= 0
@@ -128,3 +147,29 @@ def _look(network: Network, feed: Feed, loss: Loss, chosen: np.ndarray) -> tuple
 
     current.run(work)
     return losses.sum(), classes[: len(chosen)]
+
+
+class _LookThere:
+    """The same on a GPU, where the whole data set is."""
+
+    def __init__(self, network: Network, feed: Feed):
+        network.upload()
+        self._feed, self._batches = FeedThere(feed, network.dtype), {}
+
+    def __call__(self, network: Network, feed: Feed, loss: Loss, chosen: np.ndarray) -> tuple[float, np.ndarray]:
+        current = network.pass_for(len(chosen), input_gradient=False, fused=True)
+        if len(chosen) not in self._batches:
+            current.allocate_gradients()
+            self._batches[len(chosen)] = Batches(current, self._feed, 1)
+        batches, (part,) = self._batches[len(chosen)], current.active
+        current.prepare(training=False, draw=0)
+        batches.choose([chosen])
+        batches.load()
+        current.forward(part)
+        z = part.values[network.outputs[0].name]
+        target = batches.target if self._feed.has_labels else batches.target.reshape(z.shape)
+        loss.on_cuda(z, target, len(chosen), len(chosen), part.seeds[0], batches.losses)
+        if feed.labels is not None:
+            predicted_classes_cuda[flat(batches.lanes)](z, batches.predicted)
+        losses, predicted = (device().get(array).reshape(-1) for array in (batches.losses, batches.predicted))
+        return float(losses.sum(dtype=np.float64)), predicted[: len(chosen)]

@@ -13,9 +13,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from . import cuda
 from .arrays import aligned_zeros
 from .checks import ConfigurationError, DeviceError, ShapeError, require_positive_integers
 from .graph import Node, topological_order
+from .machines import Cpu, Cuda
 from .named import NamedArrays, NodeArrays
 from .passes import Pass
 from .workers import shared_workers
@@ -33,7 +35,9 @@ class Network:
     inputs, outputs : Node or list of Node
         Where samples enter and what the network computes from them.
     dtype : {"float32", "float64"}
-    device : {"cpu"}
+    device : {"cpu", "cuda"}
+        Where the network computes. On a GPU the arrays of this object are still the host's: each forward pass copies
+        parameters and statistics there, each backward pass copies gradients back; a training keeps them there.
     seed : int
         Of the starting parameters and of dropout, from 0 up.
     threads : int, optional
@@ -43,8 +47,12 @@ class Network:
     ----------
     nodes : dict of str to Node
         In topological order.
+    machine : Cpu or Cuda
+        What computes.
     theta, dL_dtheta : numpy.ndarray
         All parameters and, after ``backward``, their gradients, flat.
+    theta_there, gradients_there, statistics_there : arrays
+        The same, and the statistics, where the machine has them: on the CPU they are the same arrays.
     parameters, gradients : mapping of str to numpy.ndarray
         Views of them by name, "conv1.W"; dense (out, in), convolution (out, in, rows, columns); assignable in place.
     statistics : mapping of str to numpy.ndarray
@@ -88,11 +96,12 @@ class Network:
         self.outputs = [outputs] if isinstance(outputs, Node) else list(outputs)
         if getattr(dtype, "name", getattr(dtype, "__name__", dtype)) not in DTYPES:
             raise ConfigurationError("Network: dtype", got=repr(dtype), expected=" or ".join(DTYPES))
-        if device != "cpu":
-            raise DeviceError(f"Network: device '{device}' is not available", remedy="use device='cpu'")
+        if device not in ("cpu", "cuda"):
+            raise DeviceError("Network: device", got=repr(device), expected="'cpu' or 'cuda'")
         if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise ConfigurationError("Network: seed", got=repr(seed), expected="an integer from 0 up")
         self.dtype, self.device, self.seed = np.dtype(dtype), device, int(seed)
+        self.machine = Cuda() if device == "cuda" else Cpu()
         self.order = topological_order(self.inputs, self.outputs)
         self.nodes = self._name_nodes()
         self.workers = shared_workers(threads)
@@ -150,6 +159,37 @@ class Network:
             if node.layer is not None:
                 rng = np.random.default_rng([self.seed, position])
                 node.layer.initialize(self.layer_arrays(name, self.theta), rng)
+        self.theta_there, self.gradients_there = self.theta, self.dL_dtheta
+        self.statistics_there = self.layer_statistics
+        if self.machine.is_gpu:
+            self.theta_there, self.gradients_there = self.machine.put(self.theta), self.machine.put(self.dL_dtheta)
+            self.statistics_there = {
+                name: {part: self.machine.put(array) for part, array in arrays.items()}
+                for name, arrays in self.layer_statistics.items()
+            }
+
+    def upload(self) -> None:
+        """Copy parameters and statistics to the GPU, if that is where the network computes."""
+        if self.machine.is_gpu:
+            write = cuda.device().write
+            write(self.theta_there, self.theta)
+            for name, arrays in self.layer_statistics.items():
+                for part, array in arrays.items():
+                    write(self.statistics_there[name][part], array)
+
+    def download(self, *, parameters: bool = False, gradients: bool = False, statistics: bool = False) -> None:
+        """Copy what a pass or a training has changed back from the GPU, if that is where the network computes."""
+        if not self.machine.is_gpu:
+            return
+        get = cuda.device().get
+        if parameters:
+            self.theta[...] = get(self.theta_there)
+        if gradients:
+            self.dL_dtheta[...] = get(self.gradients_there)
+        if statistics:
+            for name, arrays in self.layer_statistics.items():
+                for part, array in arrays.items():
+                    array[...] = get(self.statistics_there[name][part])
 
     def layer_arrays(self, name: str, flat: np.ndarray, first: int = 0) -> dict[str, np.ndarray]:
         """Return one layer's views, ``{"W": ..., "b": ...}``, into a flat array laid out like ``theta[first:]``."""
@@ -220,7 +260,9 @@ class Network:
         current.prepare(training, self.draw)
         if training:
             self.draw += 1
+        self.upload()
         current.run(current.forward)
+        self.download(statistics=training)
         current.is_complete = False
         self.last_pass = current
         z = [current.value(node.name) for node in self.outputs]
@@ -263,6 +305,7 @@ class Network:
             current.load_seed(position, array)
         current.run(current.backward)
         current.collect_gradients()
+        self.download(gradients=True)
         current.is_complete = True
         dL_dx = [current.gradient(node.name) for node in self.inputs]
         return dL_dx[0] if self._single_input else dL_dx

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .arrays import Buffers, add_into, aligned, aligned_zeros, blocks_for, copy_into, pack, unpack
-from .backend import LANES
+from . import cuda
+from .arrays import Buffers, blocks_for
 from .layers.layer import Layer, Share
 from .program import Program
 
@@ -54,15 +54,18 @@ class Part:
         Upstream gradient of each output, by position.
     programs : dict of str to Program
         What the forward and the backward pass do, once they have been run.
+    draws : array of uint64
+        On a GPU: the ``draw`` of every layer that takes random numbers, in topological order.
     own_gradients : dict of str to numpy.ndarray
         This worker's part of the gradients of the parameters of each layer, flat; of the first worker, and where a
         layer takes them over the whole mini-batch, they lie in the network's own array.
     """
 
     def __init__(self, network: Network, rank: int, bounds: list[int], samples: int, joined: dict, common: dict):
-        self.blocks, self.first_sample = bounds[rank + 1] - bounds[rank], bounds[rank] * LANES
+        machine = network.machine
+        self.blocks, self.first_sample = bounds[rank + 1] - bounds[rank], bounds[rank] * machine.lanes
         blocks = self.blocks
-        self.samples = min(samples - self.first_sample, blocks * LANES)
+        self.samples = min(samples - self.first_sample, blocks * machine.lanes)
         team = sum(stop > start for start, stop in pairwise(bounds))
         self.values: dict[str, np.ndarray] = {}
         self.gradients: dict[str, np.ndarray] = {}
@@ -72,30 +75,35 @@ class Part:
         self.programs: dict[str, Program] = {}
         self.own_gradients: dict[str, np.ndarray] = {}
         for name, node in network.nodes.items():
-            shape = (blocks, *node.shape, LANES)
+            shape = (blocks, *node.shape, machine.lanes)
             if node.layer is None:
-                self.values[name] = aligned_zeros(shape, network.dtype)
+                self.values[name] = machine.zeros(shape, network.dtype)
                 continue
             x = tuple(self.values[source.name] for source in node.inputs)
             if name in joined.values():
                 self.values[name] = x[0]
                 continue
             z = node.layer.view(x[0], node.shape)
-            self.values[name] = aligned_zeros(shape, network.dtype) if z is None else z
-            scratch = node.layer.scratch(tuple(s.shape for s in node.inputs), blocks, network.dtype)
+            self.values[name] = machine.zeros(shape, network.dtype) if z is None else z
+            scratch = machine.scratch(node.layer, tuple(s.shape for s in node.inputs), blocks, network.dtype)
             self.shares[name] = Share(
                 x=x,
                 z=self.values[name],
-                parameters=network.layer_arrays(name, network.theta),
-                scratch={key: aligned(array) for key, array in scratch.items()},
+                parameters=network.layer_arrays(name, network.theta_there),
+                scratch={key: machine.put(array) for key, array in scratch.items()},
                 first_sample=self.first_sample,
                 samples=self.samples,
                 N=samples,
-                statistics=network.layer_statistics[name],
+                statistics=network.statistics_there[name],
                 activation=network.nodes[joined[name]].layer if name in joined else None,
                 common=common[name],
                 all_reduce_sum=partial(network.workers.all_reduce_sum, rank, team=team),
             )
+        random = [name for name, share in self.shares.items() if network.nodes[name].layer.random]
+        if machine.is_gpu and random:
+            self.draws = machine.put(np.zeros(len(random), np.uint64))
+            for k, name in enumerate(random):
+                self.shares[name].draw = self.draws[k : k + 1]
 
 
 class Pass:
@@ -116,15 +124,16 @@ class Pass:
 
     def __init__(self, network: Network, samples: int, input_gradient: bool, fused: bool):
         self.network, self.samples = network, samples
-        self._consumers = self._find_consumers()
-        self.is_fused, self.joined = fused, self._find_joined() if fused else {}
-        blocks, size = blocks_for(samples), network.workers.size
+        self._consumers, machine = self._find_consumers(), network.machine
+        self.is_fused = fused and not machine.is_gpu
+        self.joined = self._find_joined() if self.is_fused else {}
+        blocks, size = blocks_for(samples, machine.lanes), 1 if machine.is_gpu else network.workers.size
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
             bounds = [min(rank, blocks) for rank in range(size + 1)]
         common = {
             name: {
-                key: aligned(array)
+                key: machine.put(array)
                 for key, array in node.layer.common_scratch(
                     tuple(s.shape for s in node.inputs), blocks, network.dtype
                 ).items()
@@ -142,9 +151,13 @@ class Pass:
         ]
         self._wanted = self._nodes_that_need_gradients(input_gradient)
         # whether there is a layer that has something to do after everybody's backward pass
-        self.finishes = any(layer.finishes and name in self._wanted for name, layer in self.steps)
+        self.finishes = not machine.is_gpu and any(
+            layer.finishes and name in self._wanted for name, layer in self.steps
+        )
         self._has_gradients = self._is_training = False
-        self.as_programs = True  # whether steps that have been run are run again without Python in between
+        self.as_programs = (
+            not machine.is_gpu
+        )  # whether steps that have been run are run again without Python in between
         self.is_complete = False  # whether the gradients belong to the values
 
     def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
@@ -198,10 +211,10 @@ class Pass:
         network = self.network
         for rank, part in enumerate(self.active):
             part.seeds = {
-                position: aligned_zeros((part.blocks, *node.shape, LANES), network.dtype)
+                position: network.machine.zeros((part.blocks, *node.shape, network.machine.lanes), network.dtype)
                 for position, node in enumerate(network.outputs)
             }
-            buffers = Buffers(network.dtype, reuse=self.is_fused)
+            buffers = Buffers(network.dtype, network.machine, reuse=self.is_fused)
             for name in reversed(network.nodes):
                 if name in self._wanted:
                     self._allocate_node(part, name, network.nodes[name], buffers)
@@ -210,7 +223,7 @@ class Pass:
 
     def _allocate_node(self, part: Part, name: str, node: Node, buffers: Buffers) -> None:
         """Make a node's gradient and what it sends back, and give back what is not read after its backward pass."""
-        incoming, is_joined = self._incoming(part, name), name in self.joined.values()
+        incoming, is_joined, machine = self._incoming(part, name), name in self.joined.values(), self.network.machine
         part.gradients[name] = incoming[0] if len(incoming) == 1 else buffers.take(part.values[name].shape)
         if node.layer is None:
             return
@@ -224,10 +237,11 @@ class Pass:
             if source.name in self._wanted:
                 edge = part.gradients[name] if is_joined else node.layer.view(part.gradients[name], source.shape)
                 if edge is None:
-                    edge = buffers.take((part.blocks, *source.shape, LANES))
+                    edge = buffers.take((part.blocks, *source.shape, machine.lanes))
             part.edges[name, position] = edge
         sent = [part.edges[name, position] for position in range(len(node.inputs))]
-        if not any(edge is not None and edge.ctypes.data == part.gradients[name].ctypes.data for edge in sent):
+        own = machine.address(part.gradients[name])
+        if not any(edge is not None and machine.address(edge) == own for edge in sent):
             buffers.give_back(part.gradients[name])
 
     def _allocate_parameter_gradients(self, part: Part, name: str, *, is_first: bool) -> None:
@@ -240,9 +254,9 @@ class Pass:
         share.dL_dx = tuple(part.edges[name, position] for position in range(len(node.inputs)))
         stretch = network.layer_stretch(name)
         if is_first or node.layer.finishes or not share.parameters:
-            share.gradients = network.layer_arrays(name, network.dL_dtheta)
+            share.gradients = network.layer_arrays(name, network.gradients_there)
         else:
-            own = part.own_gradients[name] = aligned_zeros(stretch.stop - stretch.start, network.dtype)
+            own = part.own_gradients[name] = network.machine.zeros(stretch.stop - stretch.start, network.dtype)
             share.gradients = network.layer_arrays(name, own, stretch.start)
 
     def _incoming(self, part: Part, name: str) -> list[np.ndarray]:
@@ -251,20 +265,39 @@ class Pass:
     def load(self, name: str, x: np.ndarray) -> None:
         """Copy samples in user layout into an input's value."""
         for part in self.active:
-            pack(x[part.first_sample : part.first_sample + part.samples], part.values[name])
+            self.network.machine.pack(x[part.first_sample : part.first_sample + part.samples], part.values[name])
 
     def load_seed(self, position: int, dL_dz: np.ndarray) -> None:
         """Copy an upstream gradient in user layout to an output."""
         for part in self.active:
-            pack(dL_dz[part.first_sample : part.first_sample + part.samples], part.seeds[position])
+            self.network.machine.pack(dL_dz[part.first_sample : part.first_sample + part.samples], part.seeds[position])
 
     def prepare(self, training: bool, draw: int) -> None:
         """Tell every layer whether this is training, and which random numbers are its own."""
+        self.prepare_layers(training)
+        random = [name for name, layer in self.steps if layer.random]
+        if not training or not random:
+            return
+        keys = self.draw_keys(draw)
+        if self.network.machine.is_gpu:
+            cuda.device().write(self.parts[0].draws, keys)
+            return
+        for part in self.active:
+            for name, key in zip(random, keys, strict=True):
+                part.shares[name].draw = int(key)
+
+    def prepare_layers(self, training: bool) -> None:
+        """Tell every layer whether this is training."""
         self._is_training = training
-        for name, layer in self.steps:
-            key = self.network.draw_key(name, draw) if training and layer.random else 0
-            for part in self.active:
-                part.shares[name].training, part.shares[name].draw = training, key
+        for part in self.active:
+            for name, _ in self.steps:
+                part.shares[name].training = training
+
+    def draw_keys(self, draw: int) -> np.ndarray:
+        """Return the keys of one draw, uint64, one for each layer that takes random numbers, in topological order."""
+        return np.array(
+            [self.network.draw_key(name, draw) for name, layer in self.steps if layer.random], dtype=np.uint64
+        )
 
     def run(self, function) -> None:
         """Call ``function(part)`` for every worker's part at the same time."""
@@ -279,7 +312,7 @@ class Pass:
 
     def _forward_steps(self, part: Part) -> Iterator[Step]:
         for name, layer in self.steps:
-            yield layer, partial(layer.forward, part.shares[name])
+            yield layer, partial(self.network.machine.forward, layer, part.shares[name])
 
     def _run(self, part: Part, which: str, steps: Callable[[Part], Iterator[Step]]) -> None:
         """Run the steps as a program; what is done in training and what otherwise may differ."""
@@ -304,19 +337,19 @@ class Pass:
         for name, layer in reversed(self.steps):
             if name in self._wanted:
                 yield None, partial(self._sum_of_consumers, part, self.joined.get(name, name))
-                yield layer, partial(layer.backward, part.shares[name])
+                yield layer, partial(self.network.machine.backward, layer, part.shares[name])
         for node in self.network.inputs:
             if node.name in self._wanted:
                 yield None, partial(self._sum_of_consumers, part, node.name)
 
     def _sum_of_consumers(self, part: Part, name: str) -> None:
         """dL/dy = Σ over the consumers of y; with a single consumer the gradient is already in its place."""
-        incoming = self._incoming(part, name)
+        incoming, machine = self._incoming(part, name), self.network.machine
         if len(incoming) > 1:
             dL_dy = part.gradients[name].reshape(-1)
-            copy_into(dL_dy, incoming[0].reshape(-1))
+            machine.copy_into(dL_dy, incoming[0].reshape(-1))
             for dL_dy_k in incoming[1:]:
-                add_into(dL_dy, dL_dy_k.reshape(-1))  # (add.4)
+                machine.add_into(dL_dy, dL_dy_k.reshape(-1))  # (add.4)
 
     def finish(self, part: Part) -> None:
         """Compute this worker's share of the gradients that need the whole mini-batch, after all backward passes."""
@@ -336,14 +369,14 @@ class Pass:
 
     def reduce_gradients(self, stretch: slice = slice(None)) -> None:
         """Add up the workers' gradients of a stretch of the parameters, in the order of their ranks."""
-        total = self.network.dL_dtheta
+        total, machine = self.network.dL_dtheta, self.network.machine
         first, stop, _ = stretch.indices(total.size)
         for part in self.active[1:]:
             for name, own in part.own_gradients.items():
                 start = self.network.layer_stretch(name).start
                 low, high = max(first, start), min(stop, start + own.size)
                 if low < high:
-                    add_into(total[low:high], own[low - start : high - start])
+                    machine.add_into(total[low:high], own[low - start : high - start])
 
     def value(self, name: str) -> np.ndarray:
         """Return a node's value in user layout."""
@@ -354,4 +387,4 @@ class Pass:
         return self._in_user_layout([part.gradients[name] for part in self.active])
 
     def _in_user_layout(self, parts: list[np.ndarray]) -> np.ndarray:
-        return unpack(np.concatenate(parts) if len(parts) > 1 else parts[0], self.samples)
+        return self.network.machine.unpack(np.concatenate(parts) if len(parts) > 1 else parts[0], self.samples)

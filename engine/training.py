@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from . import cuda
 from .backend import LANES, compile_seconds
 from .checks import ConfigurationError, TrainingDiverged, require_positive_integers
+from .cuda_training import CudaTrainingStep
 from .feed import Feed
 from .losses.loss import Loss
 from .metrics import evaluate, predicted_classes
 from .network import Network
 from .optimizers.optimizer import STATE_NAME, Optimizer
+
+
+def _compile_seconds() -> float:
+    return compile_seconds() + cuda.compile_seconds()
 
 
 class TrainingStep:
@@ -31,7 +37,14 @@ class TrainingStep:
     loss : Loss
     optimizer : Optimizer
     feed : Feed
+
+    Attributes
+    ----------
+    at_once : int
+        Mini-batches that ``run`` is best given at a time.
     """
+
+    at_once = 1
 
     def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, feed: Feed):
         self.network, self.loss, self.optimizer, self.feed = network, loss, optimizer, feed.fitting(network, loss)
@@ -39,6 +52,13 @@ class TrainingStep:
         self._bounds = [size * rank // workers // LANES * LANES for rank in range(workers)] + [size]
         self._losses = np.zeros(workers)
         self._correct = np.zeros(workers, dtype=np.int64)
+
+    def run(self, batches: Sequence[np.ndarray], rates: Sequence[float]) -> list[tuple[float, int]]:
+        """Train on some mini-batches, each with its learning rate; return for each what a call returns."""
+        results = []
+        for chosen, self.optimizer.learning_rate in zip(batches, rates, strict=True):
+            results.append(self(chosen))
+        return results
 
     def __call__(self, chosen: np.ndarray) -> tuple[float, int]:
         """Train on the chosen samples.
@@ -176,14 +196,16 @@ class Training:
         self.progress = progress or Progress()
         self.base_learning_rate = self.learning_rate = optimizer.learning_rate
         self.batches = -(-len(train) // batch_size)
-        self._step = TrainingStep(network, loss, optimizer, train)
+        self._step = (CudaTrainingStep if network.machine.is_gpu else TrainingStep)(network, loss, optimizer, train)
 
     def shuffle(self, epoch: int) -> np.ndarray:
         """Return the order of the samples in an epoch; it depends on the seed and the epoch alone."""
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.train))
 
     def run(self) -> Iterator[str]:
-        """Train, and say "step" after every step and "epoch" after every epoch; stop asking to interrupt it.
+        """Train, and say "step" and "epoch" after each of them; stop asking to interrupt it.
+
+        On a GPU "step" is said after every ``CudaTrainingStep.at_once`` steps.
 
         Between two words the network, the optimiser and ``progress`` belong together and can be saved.
 
@@ -205,21 +227,23 @@ class Training:
             self.optimizer.learning_rate = self.base_learning_rate
 
     def _train_on(self, order: np.ndarray) -> None:
-        at = self.progress
-        done = (at.epoch * self.batches + at.batch) / (self.epochs * self.batches)
-        self.learning_rate = self.base_learning_rate * self.schedule(done)
-        self.optimizer.learning_rate = self.learning_rate
-        chosen = order[at.batch * self.batch_size : (at.batch + 1) * self.batch_size]
-        start, compiling = time.perf_counter(), compile_seconds()
-        loss_sum, correct = self._step(chosen)
-        at.seconds += time.perf_counter() - start - (compile_seconds() - compiling)
-        at.batch, at.seen = at.batch + 1, at.seen + len(chosen)
-        at.loss_sum, at.correct = at.loss_sum + loss_sum, at.correct + correct
-        if not math.isfinite(loss_sum):
-            raise TrainingDiverged(
-                f"training diverged: the loss became {loss_sum} in epoch {at.epoch + 1}, mini-batch {at.batch}",
-                remedy=f"lower the learning rate (it was {self.base_learning_rate:g})",
-            )
+        at, size = self.progress, self.batch_size
+        whole = len(self.train) // size  # the last mini-batch of an epoch may be smaller
+        steps = range(at.batch, min(at.batch + self._step.at_once, whole) if at.batch < whole else at.batch + 1)
+        batches = [order[k * size : (k + 1) * size] for k in steps]
+        done = [(at.epoch * self.batches + k) / (self.epochs * self.batches) for k in steps]
+        rates = [self.base_learning_rate * self.schedule(share) for share in done]
+        start, compiling = time.perf_counter(), _compile_seconds()
+        results = self._step.run(batches, rates)
+        at.seconds += time.perf_counter() - start - (_compile_seconds() - compiling)
+        for chosen, self.learning_rate, (loss_sum, correct) in zip(batches, rates, results, strict=True):
+            at.batch, at.seen = at.batch + 1, at.seen + len(chosen)
+            at.loss_sum, at.correct = at.loss_sum + loss_sum, at.correct + correct
+            if not math.isfinite(loss_sum):
+                raise TrainingDiverged(
+                    f"training diverged: the loss became {loss_sum} in epoch {at.epoch + 1}, mini-batch {at.batch}",
+                    remedy=f"lower the learning rate (it was {self.base_learning_rate:g})",
+                )
 
     def _finish_epoch(self) -> None:
         at, result = self.progress, evaluate(self.network, self.validation, self.loss)

@@ -1,18 +1,27 @@
-"""What the tests share: one layer at one random point, seen by its kernels, its literal code and finite differences."""
+"""What the tests share: one layer at one random point, seen by its kernels, its literal code and finite differences.
+
+CUDA kernels run in the simulator: where the value and the gradients of a layer are compared with the literal code, so
+are those of its CUDA kernels, unless the point is so large that this would take long.
+"""
 
 from __future__ import annotations
+
+import os
+
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anything of the engine is imported
 
 import numpy as np
 import pytest
 from hypothesis import settings
 
-from handgrad.engine import Input, Network
+from handgrad.engine import Input, Network, cuda
 
 settings.register_profile("handgrad", max_examples=20, derandomize=True, deadline=None, database=None)
 settings.load_profile("handgrad")
 
 LITERAL_LIMIT = 1e-10  # float64: two orders of the same sums of at most some thousand terms, 1e3 * 1e-16 with room
 DIFFERENCE_LIMIT = 1e-6  # central differences, h = 1e-6: rounding 1e-16 * |L| / h = 1e-9 for |L| near 10, with room
+SIMULATED = 4000  # multiplications and values that the simulator computes in about a tenth of a second
 SINGLE = float(np.finfo(np.float32).eps)
 
 
@@ -56,6 +65,7 @@ class Point:
         for name, array in (statistics or {}).items():
             self.network.statistics[f"{self.name}.{name}"] = array
         self._spoil_buffers()
+        self._statistics = {name: array.copy() for name, array in self.network.statistics.items()}
         self.z = self.network.forward(self.x, training=training)
         self.dL_dz = np.asarray(rng.normal(size=self.z.shape) if dL_dz is None else dL_dz, dtype=dtype)
         self.dL_dx = self.network.backward(self.dL_dz)
@@ -109,6 +119,37 @@ class Point:
         assert_close(self.z, z, LITERAL_LIMIT, f"value of {self.layer}")
         for name, gradient in self.all_gradients().items():
             assert_close(gradient, gradients[name], LITERAL_LIMIT, f"gradient of {name} in {self.layer}")
+        self._check_cuda(z, gradients)
+
+    def _check_cuda(self, z, gradients):
+        """Demand the same of the CUDA kernels; their threads run in one order, or for every second point in the other."""
+        work = (
+            self.layer.multiply_adds(*(x.shape[1:] for x in self.x)) + self.z[0].size + sum(x[0].size for x in self.x)
+        )
+        if work * len(self.z) > SIMULATED:
+            return
+        simulator = cuda.device().simulator
+        simulator.order = ("forward", "reversed")[self.seed % 2]
+        simulator.is_guarded = simulator.order == "forward"
+        inputs, outputs = self.network.inputs, self.network.outputs
+        twin = Network(inputs, outputs, dtype=self.network.dtype.name, device="cuda", seed=self.seed)
+        for name, array in self.network.parameters.items():
+            twin.parameters[name] = array
+        for name, array in self._statistics.items():
+            twin.statistics[name] = array
+        for _ in range(2):  # the second time everything has been filled with NaN
+            twin.draw = 0
+            (on_gpu,), dL_dx = twin.forward(self.x, training=self.training), twin.backward([self.dL_dz])
+            (part,) = twin.last_pass.active
+            found = {f"x{k}": array for k, array in enumerate(dL_dx)}
+            found |= {name.split(".")[1]: array.copy() for name, array in twin.gradients.items()}
+            for name, array in self._statistics.items():
+                twin.statistics[name] = array
+            for array in (part.values[self.name], *part.edges.values(), twin.gradients_there):
+                array[...] = np.nan
+        assert_close(on_gpu, z, LITERAL_LIMIT, f"value of {self.layer} on a GPU")
+        for name, gradient in found.items():
+            assert_close(gradient, gradients[name], LITERAL_LIMIT, f"gradient of {name} in {self.layer} on a GPU")
 
     def check_differences(self, h=1e-6, limit=DIFFERENCE_LIMIT):
         """Demand that every gradient is (L(θ + h) - L(θ - h)) / 2h of L = Σ dL/dz z."""

@@ -19,6 +19,8 @@ SHIPPED = {
 DEFAULT_FLOORS = {"layers": 2, "losses": 2, "optimizers": 2}
 BASES = {"layer", "pool", "window", "correlation", "elementwise"}  # files of engine/layers that other layers build on
 ADJOINT = {"conv2d"}  # a transposed convolution runs the kernels of the convolution that it transposes
+COMPILERS = ("engine/backend.py", "engine/cuda.py")
+OPTIONAL = {("engine/cuda.py", "cuda"), ("engine/simulator.py", "greenlet")}  # inside functions
 STANDARD = set(sys.stdlib_module_names)
 
 
@@ -129,7 +131,7 @@ def compilers(sources):
     return [
         f"{path}:{line} imports {module}"
         for path in sources.texts
-        if path != "engine/backend.py"
+        if path not in COMPILERS
         for line, module in sources.imports(path)
         if module.split("/")[0] in ("numba", "llvmlite")
     ]
@@ -157,7 +159,9 @@ def may_hold_data(path, module):
 
 
 def may_compute(path, module):
-    if path == "engine/backend.py" and module.split("/")[0] in ("numba", "llvmlite"):
+    if path in COMPILERS and module.split("/")[0] in ("numba", "llvmlite"):
+        return True
+    if (path, module.split("/")[0]) in OPTIONAL:
         return True
     if path == "engine/symbolic.py" and module.split("/")[0] in ("sympy", "mpmath"):  # inside functions: optional
         return True
@@ -192,8 +196,10 @@ def test_the_engine_imports_numpy_and_the_derivations_alone(sources):
     assert outside(sources, "engine", may_compute) == []
 
 
-def test_one_file_alone_imports_the_compiler(sources):
+def test_one_file_for_the_cpu_and_one_for_the_gpu_import_the_compiler(sources):
     assert compilers(sources) == []
+    on_gpu = [module for _, module in sources.imports("engine/backend.py") if module.startswith("numba/cuda")]
+    assert on_gpu == []
 
 
 def test_nothing_imports_the_command_line(sources):

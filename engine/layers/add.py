@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...derivations import add as derivation
 from ..backend import kernel
+from ..cuda import cuda, cuda_kernel, flat
 from .elementwise import OfEqualInputs
 from .layer import Share
 
@@ -19,6 +20,22 @@ def add_forward(x, y, z):
 def add_backward(dL_dz, dL_dx):
     """dL/dx = dL/dz for each of the inputs, on flat arrays."""
     for k in range(dL_dz.size):
+        dL_dx[k] = dL_dz[k]  # (add.3)
+
+
+@cuda_kernel
+def add_forward_cuda(x, y, z):
+    """z = x + y, one thread for each number; z may be x."""
+    k = cuda.grid(1)
+    if k < z.size:
+        z[k] = x[k] + y[k]  # (add.1)
+
+
+@cuda_kernel
+def add_backward_cuda(dL_dz, dL_dx):
+    """dL/dx = dL/dz for one of the inputs, one thread for each number."""
+    k = cuda.grid(1)
+    if k < dL_dz.size:
         dL_dx[k] = dL_dz[k]  # (add.3)
 
 
@@ -50,3 +67,17 @@ class Add(OfEqualInputs):
         for dL_dx in share.dL_dx:
             if dL_dx is not None:
                 add_backward(share.dL_dz.reshape(-1), dL_dx.reshape(-1))
+
+    def forward_cuda(self, share: Share) -> None:
+        """Add the inputs from left to right."""
+        first, second, *others = (x.reshape(-1) for x in share.x)
+        z = share.z.reshape(-1)
+        add_forward_cuda[flat(z.size)](first, second, z)
+        for x in others:
+            add_forward_cuda[flat(z.size)](z, x, z)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Hand the gradient to every input unchanged."""
+        for dL_dx in share.dL_dx:
+            if dL_dx is not None:
+                add_backward_cuda[flat(dL_dx.size)](share.dL_dz.reshape(-1), dL_dx.reshape(-1))

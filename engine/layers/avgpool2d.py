@@ -1,7 +1,7 @@
 """Average pooling; equations in ``derivations/avgpool2d.py``.
 
 Ladder: as in max pooling, windows over a padded image read their bounds from tables; without padding the window's size
-is a constant of the kernel.
+is a constant of the kernel. On a GPU every pixel collects its gradient from the windows that hold it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 
 from ...derivations import avgpool2d as derivation
 from ..backend import LANES, index, kernel, registers
+from ..cuda import cuda_kernel, maps, position
 from .layer import Share
 from .pool import Pool2D
 
@@ -112,6 +113,32 @@ def avgpool2d_backward_padded(dL_dz, dL_dx, rows, columns, area):
                                 dL_dx[n, c, index(row + i), index(column + j), v] += share  # (avgpool2d.3)
 
 
+@cuda_kernel
+def avgpool2d_forward_cuda(x, z, rows, columns, area):
+    """z, one thread for each window; rows and columns as in ``Line.offsets_inside``."""
+    n, c, h, q, v = position(z.shape[1])
+    if q < z.shape[3]:
+        row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
+        column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
+        total = x.dtype.type(0)
+        for i in range(i_from, i_to):
+            for j in range(j_from, j_to):
+                total += x[n, c, row + i, column + j, v]
+        z[n, c, h, q, v] = total / area  # (avgpool2d.1)
+
+
+@cuda_kernel
+def avgpool2d_backward_cuda(dL_dz, dL_dx, rows_back, columns_back, area):
+    """dL/dx, one thread for each pixel; rows_back and columns_back as ``windows_that_hold`` returns them."""
+    n, c, a, b, v = position(dL_dx.shape[1])
+    if b < dL_dx.shape[3]:
+        total = dL_dz.dtype.type(0)
+        for h in range(rows_back[a, 0], rows_back[a, 1]):
+            for q in range(columns_back[b, 0], columns_back[b, 1]):
+                total += dL_dz[n, c, h, q, v] / area  # (avgpool2d.3)
+        dL_dx[n, c, a, b, v] = total
+
+
 class AvgPool2D(Pool2D):
     """Replace each window by its mean.
 
@@ -160,3 +187,16 @@ class AvgPool2D(Pool2D):
         _, overlapping, apart = unpadded(*self.size)
         backward = apart if self.windows_are_apart(dL_dz, dL_dx) else overlapping
         backward(dL_dz, dL_dx, *self.stride)
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z."""
+        (x,), z, s = share.x, share.z, share.scratch
+        area = x.dtype.type(self.size[0] * self.size[1])
+        avgpool2d_forward_cuda[maps(z.shape)](x, z, s["rows"], s["columns"], area)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Collect for each pixel its part of the gradients of the windows that hold it."""
+        (dL_dx,), dL_dz, s = share.dL_dx, share.dL_dz, share.scratch
+        if dL_dx is not None:
+            area = dL_dz.dtype.type(self.size[0] * self.size[1])
+            avgpool2d_backward_cuda[maps(dL_dx.shape)](dL_dz, dL_dx, s["rows_back"], s["columns_back"], area)

@@ -5,6 +5,10 @@ workers, and every worker goes on with the same mean and variance. Sums over STR
 the network, lane by lane, and added up in float64: where many pixels are equal, all roundings have one sign, and longer
 sums would lose three digits. Lanes without a sample do not count, and get no gradient. Both kinds of input are seen as
 (blocks, C, K, LANES): K = H x W positions of an image, K = 1 for flat samples.
+
+A GPU takes two passes, the mean first and then the squares around it. A block of threads adds up a stretch of a block
+of samples, and a second kernel the sums of all stretches. A thread adds few numbers, and its sum goes up a tree: no
+sum is long, and none needs float64.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 from ...derivations import batch_norm as derivation
 from ..backend import LANES, index, kernel, registers
 from ..checks import ConfigurationError, ShapeError
+from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, device_function, flat, maps, position
 from .layer import Layer, Shape, Share
 
 TWO_ROWS = 2 * LANES
@@ -130,6 +135,153 @@ def batch_norm_backward_fixed(dL_dz, inverse, gamma, dL_dx):
                     dL_dx[n, c, k, v] = factor * dL_dz[n, c, k, v]  # (batch_norm.18)
 
 
+@device_function
+def stretch(K):
+    """Return which numbers a thread of a launch over ``_stretches`` adds up, and its own number in the block.
+
+    They are x[n, c, k, v] with k from a first one up to an end, both returned, in steps of ``cuda.blockDim.y``.
+    """
+    first = cuda.blockIdx.z * STRETCH
+    y, v = cuda.threadIdx.y, cuda.threadIdx.x
+    return cuda.blockIdx.y, cuda.blockIdx.x, first + y, min(first + STRETCH, K), v, y * WARP + v
+
+
+@device_function
+def store_part(partial, thread, part):
+    """Add up the numbers of a block's threads; part (C, parts) gets the sum."""
+    add_up(partial, thread, REDUCERS)
+    if thread == 0:
+        part[cuda.blockIdx.x, cuda.blockIdx.y * cuda.gridDim.z + cuda.blockIdx.z] = partial[0]
+
+
+@device_function
+def sum_of_channel(part, partial):
+    """Return the sum of all parts of the channel of this block of REDUCERS threads."""
+    c, thread = cuda.blockIdx.x, cuda.threadIdx.x
+    total = part.dtype.type(0)
+    for m in range(thread, part.shape[1], REDUCERS):
+        total += part[c, m]
+    partial[thread] = total
+    add_up(partial, thread, REDUCERS)
+    return partial[0]
+
+
+@cuda_kernel
+def channel_sums_cuda(x, samples, parts):
+    """parts[0,c] = Σ x, over the samples of a block and the positions of a stretch."""
+    partial = cuda.shared.array(REDUCERS, x.dtype)
+    n, c, first, stop, v, thread = stretch(x.shape[2])
+    total = x.dtype.type(0)
+    if n * WARP + v < samples:
+        for k in range(first, stop, cuda.blockDim.y):
+            total += x[n, c, k, v]
+    partial[thread] = total
+    store_part(partial, thread, parts[0])
+
+
+@cuda_kernel
+def channel_squares_cuda(x, samples, mean, parts):
+    """parts[0,c] = Σ (x - mean)², over the samples of a block and the positions of a stretch."""
+    partial = cuda.shared.array(REDUCERS, x.dtype)
+    n, c, first, stop, v, thread = stretch(x.shape[2])
+    total = x.dtype.type(0)
+    if n * WARP + v < samples:
+        for k in range(first, stop, cuda.blockDim.y):
+            deviation = x[n, c, k, v] - mean[c]
+            total += deviation * deviation
+    partial[thread] = total
+    store_part(partial, thread, parts[0])
+
+
+@cuda_kernel
+def channel_means_cuda(parts, m, old, new, running_mean, mean):
+    """Set the mean of each channel and move its running mean, one block of threads for each."""
+    partial = cuda.shared.array(REDUCERS, mean.dtype)
+    total = sum_of_channel(parts[0], partial)
+    c = cuda.blockIdx.x
+    if cuda.threadIdx.x == 0:
+        mean[c] = total / m  # (batch_norm.1)
+        running_mean[c] = old * running_mean[c] + new * mean[c]  # (batch_norm.19)
+
+
+@cuda_kernel
+def channel_variances_cuda(parts, m, old, new, unbiased, eps, running_variance, inverse):
+    """Set 1 / √(variance + eps) of each channel and move its running variance; unbiased = m / (m - 1)."""
+    partial = cuda.shared.array(REDUCERS, inverse.dtype)
+    squares = sum_of_channel(parts[0], partial)
+    c = cuda.blockIdx.x
+    if cuda.threadIdx.x == 0:
+        variance = squares / m  # (batch_norm.2)
+        inverse[c] = inverse.dtype.type(1) / math.sqrt(variance + eps)
+        running_variance[c] = old * running_variance[c] + new * (unbiased * variance)  # (batch_norm.20)
+
+
+@cuda_kernel
+def take_running_cuda(running_mean, running_variance, eps, mean, inverse):
+    """Take the running statistics in place of a mini-batch's, one thread for each channel."""
+    c = cuda.grid(1)
+    if c < mean.size:
+        mean[c] = running_mean[c]
+        inverse[c] = inverse.dtype.type(1) / math.sqrt(running_variance[c] + eps)
+
+
+@cuda_kernel
+def batch_norm_forward_cuda(x, mean, inverse, gamma, beta, z):
+    """z = gamma x_hat + beta with x_hat = (x - mean) inverse, one thread for each number."""
+    n, c, _, k, v = position(x.shape[1])
+    if k < x.shape[2]:
+        x_hat = (x[n, c, k, v] - mean[c]) * inverse[c]  # (batch_norm.3)
+        z[n, c, k, v] = gamma[c] * x_hat + beta[c]  # (batch_norm.4)
+
+
+@cuda_kernel
+def batch_norm_sums_cuda(x, dL_dz, samples, mean, inverse, parts):
+    """parts[0,c] = Σ dL/dz and parts[1,c] = Σ dL/dz x_hat, over a block's samples and a stretch's positions."""
+    partial_beta = cuda.shared.array(REDUCERS, x.dtype)
+    partial_gamma = cuda.shared.array(REDUCERS, x.dtype)
+    n, c, first, stop, v, thread = stretch(x.shape[2])
+    dL_dbeta = dL_dgamma = x.dtype.type(0)
+    if n * WARP + v < samples:
+        for k in range(first, stop, cuda.blockDim.y):
+            x_hat = (x[n, c, k, v] - mean[c]) * inverse[c]
+            dL_dbeta += dL_dz[n, c, k, v]  # (batch_norm.7)
+            dL_dgamma += dL_dz[n, c, k, v] * x_hat  # (batch_norm.8)
+    partial_beta[thread], partial_gamma[thread] = dL_dbeta, dL_dgamma
+    store_part(partial_beta, thread, parts[0])
+    store_part(partial_gamma, thread, parts[1])
+
+
+@cuda_kernel
+def batch_norm_gradients_cuda(parts, m, dL_dbeta, dL_dgamma, means):
+    """Add up the parts of dL/dbeta and dL/dgamma, one block of threads for each channel; means = both sums / m."""
+    partial_beta = cuda.shared.array(REDUCERS, dL_dbeta.dtype)
+    partial_gamma = cuda.shared.array(REDUCERS, dL_dbeta.dtype)
+    total_beta, total_gamma = sum_of_channel(parts[0], partial_beta), sum_of_channel(parts[1], partial_gamma)
+    c = cuda.blockIdx.x
+    if cuda.threadIdx.x == 0:
+        dL_dbeta[c], dL_dgamma[c] = total_beta, total_gamma
+        means[0, c], means[1, c] = total_beta / m, total_gamma / m
+
+
+@cuda_kernel
+def batch_norm_backward_cuda(x, dL_dz, samples, mean, inverse, gamma, means, dL_dx):
+    """dL/dx = gamma inverse (dL/dz - means[0] - x_hat means[1]), one thread for each number."""
+    n, c, _, k, v = position(x.shape[1])
+    if k < x.shape[2]:
+        factor = gamma[c] * inverse[c]
+        x_hat = (x[n, c, k, v] - mean[c]) * inverse[c]
+        dL_dx_v = factor * (dL_dz[n, c, k, v] - means[0, c] - x_hat * means[1, c])  # (batch_norm.15)
+        dL_dx[n, c, k, v] = dL_dx_v if n * WARP + v < samples else x.dtype.type(0)
+
+
+@cuda_kernel
+def batch_norm_backward_fixed_cuda(dL_dz, inverse, gamma, dL_dx):
+    """dL/dx = gamma inverse dL/dz, where the statistics are constants, one thread for each number."""
+    n, c, _, k, v = position(dL_dz.shape[1])
+    if k < dL_dz.shape[2]:
+        dL_dx[n, c, k, v] = gamma[c] * inverse[c] * dL_dz[n, c, k, v]  # (batch_norm.18)
+
+
 class BatchNorm(Layer):
     """Give every channel mean 0 and variance 1 over the mini-batch, then a learned scale and shift.
 
@@ -219,6 +371,12 @@ class BatchNorm(Layer):
         C = x_shapes[0][0]
         return {"mean": np.zeros(C, dtype), "inverse": np.ones(C, dtype), "sums": np.zeros((2, C))}
 
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for the same two, for parts of two sums and for both sums divided by m."""
+        C, parts = x_shapes[0][0], blocks * -(-math.prod(x_shapes[0][1:]) // STRETCH)
+        shapes = {"mean": C, "inverse": C, "parts": (2, C, parts), "means": (2, C)}
+        return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
+
     def forward(self, share: Share) -> None:
         """Compute z; in training from the statistics of the mini-batch, and remember them."""
         x, z, s = _by_channel(share.x[0]), _by_channel(share.z), share.scratch
@@ -266,6 +424,49 @@ class BatchNorm(Layer):
         else:
             batch_norm_backward_fixed(dL_dz, inverse, gamma, dL_dx)
 
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z; in training from the statistics of the mini-batch, and remember them."""
+        x, z, s, p = _by_channel(share.x[0]), _by_channel(share.z), share.scratch, share.parameters
+        if share.training:
+            self._look_at_batch_cuda(share, x)
+        else:
+            running, eps = share.statistics, x.dtype.type(self.eps)
+            take_running_cuda[flat(x.shape[1])](
+                running["running_mean"], running["running_variance"], eps, s["mean"], s["inverse"]
+            )
+        batch_norm_forward_cuda[_numbers(x)](x, s["mean"], s["inverse"], p["gamma"], p["beta"], z)
+
+    def _look_at_batch_cuda(self, share: Share, x) -> None:
+        """Set the mean and 1 / √(variance + eps) of the mini-batch and move the running statistics."""
+        s, m, number = share.scratch, share.N * self._positions, x.dtype.type
+        channels, samples, parts = (x.shape[1], REDUCERS), share.samples, s["parts"]
+        old, new, unbiased, eps = (
+            number(1 - self.momentum),
+            number(self.momentum),
+            number(m / (m - 1)),
+            number(self.eps),
+        )
+        running_mean, running_variance = share.statistics["running_mean"], share.statistics["running_variance"]
+        channel_sums_cuda[_stretches(x)](x, samples, parts)
+        channel_means_cuda[channels](parts, number(m), old, new, running_mean, s["mean"])
+        channel_squares_cuda[_stretches(x)](x, samples, s["mean"], parts)
+        channel_variances_cuda[channels](parts, number(m), old, new, unbiased, eps, running_variance, s["inverse"])
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute the gradients of gamma, beta and x; in inference the statistics are constants."""
+        x, dL_dz, s, gamma = _by_channel(share.x[0]), _by_channel(share.dL_dz), share.scratch, share.parameters["gamma"]
+        mean, inverse, samples = s["mean"], s["inverse"], share.samples
+        dL_dbeta, dL_dgamma, m = share.gradients["beta"], share.gradients["gamma"], share.N * self._positions
+        batch_norm_sums_cuda[_stretches(x)](x, dL_dz, samples, mean, inverse, s["parts"])
+        batch_norm_gradients_cuda[x.shape[1], REDUCERS](s["parts"], x.dtype.type(m), dL_dbeta, dL_dgamma, s["means"])
+        if share.dL_dx[0] is None:
+            return
+        dL_dx = _by_channel(share.dL_dx[0])
+        if share.training:
+            batch_norm_backward_cuda[_numbers(x)](x, dL_dz, samples, mean, inverse, gamma, s["means"], dL_dx)
+        else:
+            batch_norm_backward_fixed_cuda[_numbers(x)](dL_dz, inverse, gamma, dL_dx)
+
     def unused_equations(self, training: bool) -> set[str]:
         """Return what belongs to inference, or to training."""
         tags = (18,) if training else (1, 2, 15, 19, 20)
@@ -289,4 +490,16 @@ class BatchNorm(Layer):
 
 def _by_channel(x: np.ndarray) -> np.ndarray:
     """Return an array in lane layout as (blocks, C, positions, LANES)."""
-    return x.reshape(*x.shape[:2], -1, LANES)
+    return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+
+def _numbers(x) -> tuple:
+    """Return grid and block of a kernel with one thread for each number of (blocks, C, K, WARP)."""
+    blocks, C, K, _ = x.shape
+    return maps((blocks, C, 1, K, WARP))
+
+
+def _stretches(x) -> tuple:
+    """Return grid and block of a kernel in which each block of threads sees a stretch of a channel of a block."""
+    blocks, C, K, _ = x.shape
+    return (C, blocks, -(-K // STRETCH)), (WARP, REDUCERS // WARP)

@@ -1,7 +1,7 @@
 """Concat: the channels of several inputs one after another, as in Inception; equations in ``derivations/concat.py``.
 
 In lane layout the channels of a sample lie one after another, so each input is one stretch of the output's memory, and
-the kernels copy stretches, (blocks, values of a sample * LANES).
+the kernels copy stretches, (blocks, values of a sample * LANES), on a GPU with WARP lanes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from ...derivations import concat as derivation
 from ..backend import index, kernel
 from ..checks import ShapeError
+from ..cuda import cuda, cuda_kernel, flat
 from .layer import Layer, Shape, Share
 
 
@@ -31,6 +32,22 @@ def concat_backward(dL_dz, dL_dx, start):
     for n in range(blocks):
         for k in range(size):
             dL_dx[n, k] = dL_dz[n, index(start + k)]  # (concat.5)
+
+
+@cuda_kernel
+def concat_forward_cuda(x, z, start):
+    """Copy one input to its stretch of z, one thread for each number."""
+    n, k = cuda.blockIdx.y, cuda.grid(1)
+    if k < x.shape[1]:
+        z[n, start + k] = x[n, k]  # (concat.3)
+
+
+@cuda_kernel
+def concat_backward_cuda(dL_dz, dL_dx, start):
+    """Copy one input's stretch of dL/dz, one thread for each number."""
+    n, k = cuda.blockIdx.y, cuda.grid(1)
+    if k < dL_dx.shape[1]:
+        dL_dx[n, k] = dL_dz[n, start + k]  # (concat.5)
 
 
 class Concat(Layer):
@@ -95,9 +112,29 @@ class Concat(Layer):
             if dL_dx is not None:
                 concat_backward(share.dL_dz.reshape(blocks, -1), dL_dx.reshape(blocks, -1), start)
 
+    def forward_cuda(self, share: Share) -> None:
+        """Copy every input to its place."""
+        blocks = len(share.z)
+        for x, start in zip(share.x, self.starts(share), strict=True):
+            concat_forward_cuda[stretch_of(x)](x.reshape(blocks, -1), share.z.reshape(blocks, -1), start)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Cut the gradient apart."""
+        blocks = len(share.dL_dz)
+        for dL_dx, start in zip(share.dL_dx, self.starts(share), strict=True):
+            if dL_dx is not None:
+                dL_dz = share.dL_dz.reshape(blocks, -1)
+                concat_backward_cuda[stretch_of(dL_dx)](dL_dz, dL_dx.reshape(blocks, -1), start)
+
     def starts(self, share: Share) -> Iterator[int]:
         """Yield where each input's numbers begin in one block of z."""
         o, numbers = 0, math.prod(share.z.shape[2:])  # of one channel, in all lanes
         for x in share.x:
             yield o * numbers
             o += x.shape[1]  # (concat.2)
+
+
+def stretch_of(x) -> tuple:
+    """Return grid and block of a kernel with one thread for each number of x, each block of samples by itself."""
+    grid, block = flat(x.size // x.shape[0])
+    return (grid, x.shape[0]), block

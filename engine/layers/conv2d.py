@@ -9,6 +9,10 @@ kernel is inside, the three loops of the forward pass become one over a table of
 last tile of a group is filled up with zero weights whose results are stored first and then overwritten by the last
 channel. The weight gradient goes over strips of rows that stay in the nearest cache while all offsets (i, j) of the
 kernel take their sums: reading whole planes for every offset, it waited for memory (46 GFLOP/s against 70).
+
+Ladder on a GPU: one thread for each output, or each block of threads for a weight, straight from the equations; then a
+tile of filters and columns for each thread, so that what it reads is used several times, with packed weights that are
+read four at a time. The weight gradient's threads have the sums of some filters and one row of the kernel.
 """
 
 from __future__ import annotations
@@ -23,8 +27,9 @@ from .. import initializers
 from ..arrays import clear
 from ..backend import LANES, index, kernel, registers
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
+from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, load4, maps, position, sum_of_parts_cuda
 from ..scalar import identity
-from .correlation import SUMS, Correlation
+from .correlation import SUMS, WARPS, Correlation, parts_for
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers, parse_padding
 
@@ -291,6 +296,208 @@ def activated_bias_gradient(gradient):
     return conv2d_activated_bias_gradient
 
 
+@cuda_kernel
+def conv2d_forward_cuda(x, W, b, z, rows, columns, dilation, groups):
+    """z[o,h,q] = b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p], one thread for each; tables as on the CPU."""
+    (_, O, _, Q, _), C_g, (dh, dw) = z.shape, W.shape[1], dilation
+    n, o, h, q, v = position(O)
+    if q < Q:
+        first = o // (O // groups) * C_g
+        row, column = rows[h, 0], columns[q, 0]
+        total = b[o]
+        for c in range(C_g):
+            for i in range(rows[h, 1], rows[h, 2]):
+                for j in range(columns[q, 1], columns[q, 2]):
+                    total += W[o, c, i, j] * x[n, first + c, row + dh * i, column + dw * j, v]  # (conv2d.1)
+        z[n, o, h, q, v] = total
+
+
+@cuda_kernel
+def conv2d_input_gradient_cuda(W, dL_dz, dL_dx, rows, columns, steps, groups):
+    """dL/dx[c,a,b] = Σ W[o,c,i,j] dL/dz[o, (a+p-di)/s, (b+p-dj)/s], one thread for each; tables as on the CPU."""
+    (_, C, _, B, _), (O, C_g, _, _) = dL_dx.shape, W.shape
+    i_step, h_step, j_step, q_step = steps
+    n, c, a, b, v = position(C)
+    if b < B:
+        g, O_g = c // C_g, O // groups
+        total = dL_dz.dtype.type(0)
+        for o in range(g * O_g, (g + 1) * O_g):
+            h = rows[a, 2]
+            for i in range(rows[a, 0], rows[a, 1], i_step):
+                q = columns[b, 2]
+                for j in range(columns[b, 0], columns[b, 1], j_step):
+                    total += W[o, c - g * C_g, i, j] * dL_dz[n, o, h, q, v]  # (conv2d.7)
+                    q -= q_step
+                h -= h_step
+        dL_dx[n, c, a, b, v] = total
+
+
+@cuda_kernel
+def conv2d_weight_gradient_cuda(x, dL_dz, dL_dW, rows, columns, stride, groups):
+    """dL/dW[o,c,i,j] = Σ of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p], one block of threads for each."""
+    partial = cuda.shared.array(REDUCERS, dL_dW.dtype)
+    O, C_g, _, _ = dL_dW.shape
+    o, c = cuda.blockIdx.x // C_g, cuda.blockIdx.x % C_g
+    i, j = cuda.blockIdx.y, cuda.blockIdx.z
+    channel = o // (O // groups) * C_g + c
+    thread = cuda.threadIdx.x
+    row, column, q_to = rows[i, 0], columns[j, 0], columns[j, 2]
+    v, beside = thread % WARP, REDUCERS // WARP
+    total = dL_dW.dtype.type(0)
+    for n in range(x.shape[0]):
+        for h in range(rows[i, 1], rows[i, 2]):
+            for q in range(columns[j, 1] + thread // WARP, q_to, beside):
+                total += (
+                    dL_dz[n, o, h, q, v] * x[n, channel, stride[0] * h + row, stride[1] * q + column, v]
+                )  # (conv2d.4)
+    partial[thread] = total
+    add_up(partial, thread, REDUCERS)
+    if thread == 0:
+        dL_dW[o, c, i, j] = partial[0]
+
+
+@cuda_kernel
+def conv2d_bias_gradient_cuda(dL_dz, parts):
+    """Fill parts[m, o] with a part of dL/db[o] = Σ over samples and positions of dL/dz; dL_dz (blocks, O, P Q WARP)."""
+    partial = cuda.shared.array(REDUCERS, dL_dz.dtype)
+    o, m, thread = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
+    total = dL_dz.dtype.type(0)
+    for n in range(dL_dz.shape[0]):
+        for k in range(m * REDUCERS + thread, dL_dz.shape[2], parts.shape[0] * REDUCERS):
+            total += dL_dz[n, o, k]  # (conv2d.5)
+    partial[thread] = total
+    add_up(partial, thread, REDUCERS)
+    if thread == 0:
+        parts[m, o] = partial[0]
+
+
+@cuda_kernel
+def pack_weights_cuda(W, packed, groups, is_by_input):
+    """Copy W to packed [tile, c, i, j, t], one thread for each number: by output, or with inputs and outputs exchanged.
+
+    What lies behind the last filter of a group is set to 0.
+    """
+    k = cuda.grid(1)
+    if k < packed.size:
+        tiles, C_g, fh, fw, tile = packed.shape
+        place = k // tile
+        j, i = place % fw, place // fw % fh
+        c, at = place // (fw * fh) % C_g, place // (fw * fh * C_g)
+        g = at // (tiles // groups)
+        o = (at - g * (tiles // groups)) * tile + k % tile  # in its group
+        w = W.dtype.type(0)
+        if is_by_input:
+            if o < W.shape[1]:
+                w = W[g * C_g + c, o, i, j]
+        elif o < W.shape[0] // groups:
+            w = W[g * (W.shape[0] // groups) + o, c, i, j]
+        packed[at, c, i, j, k % tile] = w
+
+
+@functools.cache
+def tile_kernel(CHANNELS: int, COLUMNS: int):
+    """Return the kernel whose threads have so many channels of so many neighbouring columns; CHANNELS is 4 or 8."""
+
+    @cuda_kernel(threads=256)
+    def conv2d_tile_cuda(x, packed, flat_packed, b, z, stride, offset, step, groups):
+        """z[o,h,q] = b[o] + Σ packed[c,i,j,o] x[c, stride h + offset + step i, stride q + offset + step j].
+
+        The forward pass has offset -p and step d. The input gradient, with stride 1, is the same sum over dL/dz with
+        the weights packed by input, offset p and step -d. flat_packed is packed in one dimension.
+        """
+        (_, O, _, Q, _), (_, _, H, B, _), (all_tiles, C_g, fh, fw, _) = z.shape, x.shape, packed.shape
+        n, tile, h, group_of_columns, v = position(all_tiles)
+        q = group_of_columns * COLUMNS
+        if q < Q:
+            tiles, O_g = all_tiles // groups, O // groups
+            g = tile // tiles
+            o, end = g * O_g + (tile - g * tiles) * CHANNELS, (g + 1) * O_g
+            acc, w = cuda.local.array((COLUMNS, CHANNELS), z.dtype), cuda.local.array(CHANNELS, z.dtype)
+            zero = z.dtype.type(0)
+            for t in range(CHANNELS):
+                b_t = b[min(o + t, end - 1)]
+                for k in range(COLUMNS):
+                    acc[k, t] = b_t
+            column = stride[1] * q + offset[1]
+            for c in range(C_g):
+                for i in range(fh):
+                    a = stride[0] * h + offset[0] + step[0] * i
+                    if a >= 0 and a < H:
+                        first = ((tile * C_g + c) * fh + i) * fw
+                        row = x[n, g * C_g + c, a]
+                        for j in range(fw):
+                            at = (first + j) * CHANNELS
+                            w[0], w[1], w[2], w[3] = load4(flat_packed, at)
+                            if CHANNELS == 8:
+                                w[4], w[5], w[6], w[7] = load4(flat_packed, at + 4)
+                            for k in range(COLUMNS):
+                                pixel = column + stride[1] * k + step[1] * j
+                                x_k = zero
+                                if pixel >= 0 and pixel < B:
+                                    x_k = row[pixel, v]
+                                for t in range(CHANNELS):
+                                    acc[k, t] += w[t] * x_k  # (conv2d.1) (conv2d.7)
+            for k in range(COLUMNS):
+                if q + k < Q:
+                    for t in range(CHANNELS):
+                        if o + t < end:
+                            z[n, o + t, h, q + k, v] = acc[k, t]
+
+    return conv2d_tile_cuda
+
+
+@functools.cache
+def row_kernel(FILTERS: int, WIDTH: int):
+    """Return the kernel whose threads have the weights of so many filters and one row, of WIDTH, of the kernel."""
+    COUNT, PITCH = FILTERS * WIDTH, WARP * WARPS + 1
+
+    @cuda_kernel(threads=WARP * WARPS)
+    def conv2d_weight_rows_cuda(x, dL_dz, parts, rows, stride, column, dilation, groups):
+        """Fill parts[m, o, c, i, j] with a part of dL/dW[o,c,i,j]; column is -p, rows as on the CPU.
+
+        Every warp goes along some rows of dL/dz with all its samples, which are added up at the end.
+        """
+        sums = cuda.shared.array((COUNT, PITCH), x.dtype)
+        acc, dL_dz_q = cuda.local.array((FILTERS, WIDTH), x.dtype), cuda.local.array(FILTERS, x.dtype)
+        (blocks, O, _, Q, _), B, (count, _, C_g, fh, _) = dL_dz.shape, x.shape[3], parts.shape
+        tiles, O_g, zero = (O // groups + FILTERS - 1) // FILTERS, O // groups, x.dtype.type(0)
+        i, c = cuda.blockIdx.x % fh, cuda.blockIdx.x // fh % C_g
+        tile = cuda.blockIdx.x // (fh * C_g)
+        g = tile // tiles
+        o, end = g * O_g + (tile - g * tiles) * FILTERS, (g + 1) * O_g
+        m, v, warp = cuda.blockIdx.y, cuda.threadIdx.x, cuda.threadIdx.y
+        for f in range(FILTERS):
+            for j in range(WIDTH):
+                acc[f, j] = zero
+        height = rows[i, 2] - rows[i, 1]
+        for k in range(m * WARPS + warp, blocks * height, count * WARPS):
+            n, h = k // height, rows[i, 1] + k % height
+            row = x[n, g * C_g + c, stride[0] * h + rows[i, 0]]
+            for q in range(Q):
+                for f in range(FILTERS):
+                    dL_dz_q[f] = dL_dz[n, min(o + f, end - 1), h, q, v]
+                for j in range(WIDTH):
+                    pixel = stride[1] * q + column + dilation[1] * j
+                    x_j = zero
+                    if pixel >= 0 and pixel < B:
+                        x_j = row[pixel, v]
+                    for f in range(FILTERS):
+                        acc[f, j] += dL_dz_q[f] * x_j  # (conv2d.4)
+        thread = warp * WARP + v
+        for f in range(FILTERS):
+            for j in range(WIDTH):
+                sums[f * WIDTH + j, thread] = acc[f, j]
+        cuda.syncthreads()
+        for k in range(thread, COUNT, WARP * WARPS):
+            total = zero
+            for other in range(WARP * WARPS):
+                total += sums[k, other]
+            if o + k // WIDTH < end:
+                parts[m, o + k // WIDTH, c, i, k % WIDTH] = total
+
+    return conv2d_weight_rows_cuda
+
+
 def correlate(sizes: Correlation, x, b, z, scratch: dict[str, np.ndarray], activation=identity) -> None:
     """Fill z from x and the packed weights; with an activation, what follows from z."""
     w, blocks = scratch["by_output"], len(x)
@@ -307,6 +514,67 @@ def input_gradient(sizes: Correlation, dL_dz, dL_dx, scratch: dict[str, np.ndarr
     conv2d_input_gradient = input_kernel(*sizes.input_tile(len(dL_dx)))
     rows, columns = scratch["input_rows"], scratch["input_columns"]
     conv2d_input_gradient(scratch["by_input"], dL_dz, dL_dx, rows, columns, sizes.steps, sizes.groups)
+
+
+def pack_for_cuda(sizes: Correlation, W, scratch: dict) -> None:
+    """Fill the packed weights that the kernels of this convolution read."""
+    for name in ("by_output", "by_input"):
+        if name in scratch:
+            packed = scratch[name]
+            pack_weights_cuda[flat(packed.size)](W, packed, sizes.groups, name == "by_input")
+
+
+def correlate_cuda(sizes: Correlation, x, W, b, z, scratch: dict) -> None:
+    """Fill z from x, on a GPU; the weights have been packed."""
+    top, _, left, _ = sizes.padding
+    if "by_output" in scratch:
+        _tiles_cuda(x, scratch["by_output"], b, z, sizes.stride, (-top, -left), sizes.dilation, sizes.groups)
+    else:
+        rows, columns = scratch["forward_rows"], scratch["forward_columns"]
+        conv2d_forward_cuda[maps(z.shape)](x, W, b, z, rows, columns, sizes.dilation, sizes.groups)
+
+
+def input_gradient_cuda(sizes: Correlation, W, dL_dz, dL_dx, scratch: dict) -> None:
+    """Fill dL_dx from dL_dz, on a GPU; the weights have been packed."""
+    if "by_input" in scratch:
+        (top, _, left, _), (dh, dw) = sizes.padding, sizes.dilation
+        packed, no_bias = scratch["by_input"], scratch["no_bias"]
+        _tiles_cuda(dL_dz, packed, no_bias, dL_dx, sizes.stride, (top, left), (-dh, -dw), sizes.groups)
+    else:
+        rows, columns = scratch["input_rows"], scratch["input_columns"]
+        conv2d_input_gradient_cuda[maps(dL_dx.shape)](W, dL_dz, dL_dx, rows, columns, sizes.steps, sizes.groups)
+
+
+def _tiles_cuda(x, packed, b, z, stride, offset, step, groups) -> None:
+    channels = packed.shape[4]
+    columns = channels // 2
+    grid = maps((len(z), len(packed), *z.shape[2:]), columns)
+    tile_kernel(channels, columns)[grid](x, packed, packed.reshape(-1), b, z, stride, offset, step, groups)
+
+
+def weight_gradient_cuda(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict) -> None:
+    """Fill dL_dW from x and dL_dz, on a GPU."""
+    if "weight_parts" not in scratch:
+        rows, columns = scratch["weight_rows"], scratch["weight_columns"]
+        grid = dL_dW.shape[0] * dL_dW.shape[1], *dL_dW.shape[2:]
+        conv2d_weight_gradient_cuda[grid, REDUCERS](x, dL_dz, dL_dW, rows, columns, sizes.stride, sizes.groups)
+        return
+    parts, rows, groups = scratch["weight_parts"], scratch["weight_rows"], sizes.groups
+    filters = sizes.filters_cuda(dL_dW.dtype)
+    tiles = groups * -(-(dL_dW.shape[0] // groups) // filters)
+    grid = tiles * dL_dW.shape[1] * dL_dW.shape[2], len(parts)
+    row_kernel(filters, dL_dW.shape[3])[grid, (WARP, WARPS)](
+        x, dL_dz, parts, rows, sizes.stride, -sizes.padding[2], sizes.dilation, groups
+    )
+    flat_parts = parts.reshape(len(parts), -1)
+    sum_of_parts_cuda[flat(dL_dW.size)](flat_parts, dL_dW.reshape(-1))
+
+
+def bias_gradient_cuda(dL_dz, dL_db, scratch: dict) -> None:
+    """Fill dL_db from dL_dz, on a GPU."""
+    parts = scratch["bias_parts"]
+    conv2d_bias_gradient_cuda[(len(dL_db), len(parts)), REDUCERS](dL_dz.reshape(*dL_dz.shape[:2], -1), parts)
+    sum_of_parts_cuda[flat(dL_db.size)](parts, dL_db)
 
 
 def weight_gradient(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict[str, np.ndarray]) -> None:
@@ -437,6 +705,28 @@ class Conv2D(Layer):
         weight_gradient(self._sizes, x, dL_dz, share.gradients["W"], scratch)
         if dL_dx is not None:
             input_gradient(self._sizes, dL_dz, dL_dx, scratch)
+
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for packed weights and for parts of sums, and the bounds of the kernels' loops."""
+        O = self.filters
+        return {
+            **self._sizes.scratch_cuda(blocks, dtype),
+            "bias_parts": parts_for(O, blocks, self._sizes.z_shape, dtype),
+        }
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z, after packing the weights."""
+        (x,), W, b = share.x, share.parameters["W"], share.parameters["b"]
+        pack_for_cuda(self._sizes, W, share.scratch)
+        correlate_cuda(self._sizes, x, W, b, share.z, share.scratch)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute the gradients of W, b and, where it is wanted, x."""
+        (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
+        bias_gradient_cuda(dL_dz, share.gradients["b"], scratch)
+        weight_gradient_cuda(self._sizes, x, dL_dz, share.gradients["W"], scratch)
+        if dL_dx is not None:
+            input_gradient_cuda(self._sizes, share.parameters["W"], dL_dz, dL_dx, scratch)
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return O P Q C/G fh fw, the border counted as if it were inside."""

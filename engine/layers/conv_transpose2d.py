@@ -14,8 +14,20 @@ from ...derivations import conv_transpose2d as derivation
 from .. import initializers
 from ..backend import kernel
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
-from .conv2d import conv2d_bias_gradient, correlate, input_gradient, pack_weights, weight_gradient
-from .correlation import Correlation
+from ..cuda import cuda_kernel, maps, position
+from .conv2d import (
+    bias_gradient_cuda,
+    conv2d_bias_gradient,
+    correlate,
+    correlate_cuda,
+    input_gradient,
+    input_gradient_cuda,
+    pack_for_cuda,
+    pack_weights,
+    weight_gradient,
+    weight_gradient_cuda,
+)
+from .correlation import Correlation, parts_for
 from .layer import Layer, Shape, Share, require_image
 from .window import offset_steps, pair_of_integers, parse_padding
 
@@ -29,6 +41,14 @@ def add_bias(b, z):
             plane, b_o = z[n, o], b[o]
             for m in range(size):
                 plane[m] += b_o  # (conv_transpose2d.3)
+
+
+@cuda_kernel
+def add_bias_cuda(b, z):
+    """Add b[o] to every position of filter o, one thread for each."""
+    n, o, h, q, v = position(z.shape[1])
+    if q < z.shape[3]:
+        z[n, o, h, q, v] += b[o]  # (conv_transpose2d.3)
 
 
 class ConvTranspose2D(Layer):
@@ -172,6 +192,30 @@ class ConvTranspose2D(Layer):
         conv2d_bias_gradient(dL_dz.reshape(*dL_dz.shape[:2], -1), share.gradients["b"])  # (conv_transpose2d.11)
         if dL_dx is not None:
             correlate(self._mirrored, dL_dz, scratch["no_bias"], dL_dx, scratch)  # (conv_transpose2d.7)
+
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return what the mirrored convolution needs, a bias of zeros, and room for parts of sums."""
+        return {
+            **self._mirrored.scratch_cuda(blocks, dtype),
+            "no_bias_of_x": np.zeros(x_shapes[0][0], dtype),
+            "bias_parts": parts_for(self.filters, blocks, self._mirrored.x_shape, dtype),
+        }
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z: the input gradient of the mirrored convolution, plus the bias."""
+        (x,), z, W, scratch = share.x, share.z, share.parameters["W"], share.scratch
+        pack_for_cuda(self._mirrored, W, scratch)
+        input_gradient_cuda(self._mirrored, W, x, z, scratch)  # (conv_transpose2d.3)
+        add_bias_cuda[maps(z.shape)](share.parameters["b"], z)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute the gradients of W, b and, where it is wanted, x, the last by the mirrored convolution itself."""
+        (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
+        weight_gradient_cuda(self._mirrored, dL_dz, x, share.gradients["W"], scratch)  # (conv_transpose2d.10)
+        bias_gradient_cuda(dL_dz, share.gradients["b"], scratch)  # (conv_transpose2d.11)
+        if dL_dx is not None:
+            W, no_bias = share.parameters["W"], scratch["no_bias_of_x"]
+            correlate_cuda(self._mirrored, dL_dz, W, no_bias, dL_dx, scratch)  # (conv_transpose2d.7)
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return C H W O/G fh fw, what is cut off counted as if it were kept."""

@@ -12,11 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..backend import LANES, TILE
+from ..cuda import IS_SIMULATED, REDUCERS, WARP
 from .layer import Shape
 from .window import Line, offset_steps, pixel_offsets
 
 SUMS = 6 if TILE == 4 else 24  # products of channels and filters that a tile adds up: 12 of 16 registers, 24 of 32
 NEAR = 36 * 1024  # bytes that stay in the nearest cache, more or less, while a tile goes over them again and again
+WARPS = 2 if IS_SIMULATED else 4  # in a block of the weight gradient on a GPU
+ROW_SUMS = 88  # sums that each thread of it may have: they pass through 48 KiB of shared memory
+BUSY = 528  # blocks of threads that keep a GPU busy: four for each of 132 multiprocessors
 AT_ONCE = 256 * 1024  # bytes of unfinished sums, half of a usual second cache
 
 
@@ -30,6 +34,18 @@ def channel_tile(channels: int, blocks: int) -> tuple[int, int]:
     """Return how many channels of a group, and blocks of samples, a tile takes, so that little of it is surplus."""
     shapes = [(TILE, 1), (TILE * 3 // 4, 2)]
     return min(shapes, key=lambda shape: -(-channels // shape[0]) * shape[0] * -(-blocks // shape[1]) * shape[1])
+
+
+def channel_tile_cuda(channels: int, positions: int) -> int:
+    """Return how many channels a thread of the GPU takes: 8 with 4 columns, or 4 with 2 where that leaves it idle."""
+    tiles = -(-channels // 8) * positions // 4
+    return 8 if channels > 4 and tiles >= 8 * BUSY // 4 else 4
+
+
+def parts_for(sums: int, blocks: int, shape: Shape, dtype: np.dtype) -> np.ndarray:
+    """Return room for parts of sums over samples and positions, (parts, sums): so many that a GPU is busy."""
+    numbers = math.prod(shape[1:]) * WARP
+    return np.zeros((max(1, min(BUSY // sums, numbers // REDUCERS)), sums), dtype)
 
 
 @dataclass(frozen=True)
@@ -56,22 +72,53 @@ class Correlation:
         """Return room for packed weights, whose surplus lanes stay 0, and for sums, and the bounds of the loops."""
         (C, H, B), (O, P, Q), G = self.x_shape, self.z_shape, self.groups
         O_g, C_g = O // G, C // G
-        along_rows = Line(H, P, self.kernel_size[0], self.stride[0], self.padding[0], self.dilation[0])
-        along_columns = Line(B, Q, self.kernel_size[1], self.stride[1], self.padding[2], self.dilation[1])
         (out, at_once), (back, _) = self.output_tile(blocks), self.input_tile(blocks)
         return {
             "by_output": np.zeros((G * -(-O_g // out), C_g, *self.kernel_size, out), dtype),
             "by_input": np.zeros((G * -(-C_g // back), O_g, *self.kernel_size, back), dtype),
             "near": np.zeros((at_once, out, P, Q, LANES), dtype),
+            "weight_sums": self._sums(dtype),
+            "forward_offsets": pixel_offsets(C_g, self.kernel_size, (H, B), self.dilation),
+            **self._tables(),
+        }
+
+    def _tables(self) -> dict[str, np.ndarray]:
+        """Return the bounds of the loops."""
+        (_, H, B), (_, P, Q) = self.x_shape, self.z_shape
+        along_rows = Line(H, P, self.kernel_size[0], self.stride[0], self.padding[0], self.dilation[0])
+        along_columns = Line(B, Q, self.kernel_size[1], self.stride[1], self.padding[2], self.dilation[1])
+        return {
             "forward_rows": along_rows.offsets_inside(),
             "forward_columns": along_columns.offsets_inside(),
-            "forward_offsets": pixel_offsets(C_g, self.kernel_size, (H, B), self.dilation),
             "input_rows": along_rows.offsets_that_reach(),
             "input_columns": along_columns.offsets_that_reach(),
             "weight_rows": along_rows.outputs_inside(),
             "weight_columns": along_columns.outputs_inside(),
-            "weight_sums": self._sums(dtype),
         }
+
+    def scratch_cuda(self, blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
+        """Return what ``scratch`` returns, for the CUDA kernels: packed weights and parts only where they are used."""
+        (C, H, B), (O, P, Q), G, (fh, fw) = self.x_shape, self.z_shape, self.groups, self.kernel_size
+        O_g, C_g = O // G, C // G
+        found, filters = self._tables(), self.filters_cuda(dtype)
+        if O_g > 2:  # with fewer filters most of a tile would be surplus
+            tile = channel_tile_cuda(O_g, G * blocks * P * Q)
+            found["by_output"] = np.zeros((G * -(-O_g // tile), C_g, fh, fw, tile), dtype)
+        if C_g > 2 and self.stride == (1, 1):
+            tile = channel_tile_cuda(C_g, G * blocks * H * B)
+            found["by_input"] = np.zeros((G * -(-C_g // tile), O_g, fh, fw, tile), dtype)
+            found["no_bias"] = np.zeros(C, dtype)
+        if filters:
+            rows = G * -(-O_g // filters) * C_g * fh
+            most = max(1, blocks * P // WARPS)
+            found["weight_parts"] = np.zeros((max(1, min(BUSY // rows, most)), O, C_g, fh, fw), dtype)
+        return found
+
+    def filters_cuda(self, dtype: np.dtype) -> int:
+        """Return how many filters a thread of the weight gradient on a GPU takes; 0 where it takes a single weight."""
+        most = ROW_SUMS * 4 // np.dtype(dtype).itemsize // self.kernel_size[1]
+        O_g = self.z_shape[0] // self.groups
+        return 0 if O_g < 3 or most < 4 else 4 if O_g <= 4 or most < 8 else 8
 
     def output_tile(self, blocks: int) -> tuple[int, int]:
         """Return how many filters and blocks of samples a tile of the forward pass takes."""

@@ -4,19 +4,32 @@ Ladder: the literal loops of the derivation, then these tiles of TILE outputs x 
 The tile loop is outside the loop over blocks, so that a row of W is read once for the whole mini-batch. Both gradients
 read copies in which what one tile needs follows one another: in rows of all features those numbers are a power of two
 apart for the usual sizes, and push each other out of the cache (49 GFLOP/s before for the weights, 52 for the input).
+
+Ladder on a GPU: one thread for each output; four outputs for a thread, so that a number of x is used four times and
+four weights are read at once, with the sum cut into stretches for several warps, of which there would be too few; for
+wide layers tiles of 128 x 128 outputs for a block of 256 threads, 8 x 8 for each, whose operands pass through shared
+memory, the next stretch while the last is being multiplied (as in CUTLASS: "Efficient GEMM in CUDA").
 """
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 
 from ...derivations import dense as derivation
 from .. import initializers
-from ..backend import LANES, TILE, index, kernel, registers
+from ..backend import LANES, TILE, index, kernel, registers, uint32
 from ..checks import require_positive_integers
+from ..cuda import WARP, cuda, cuda_kernel, device_function, flat, load4, maps, position, store4
 from .layer import Layer, Shape, Share, require_features
 
 TILE_SIZE = TILE * LANES
+SIDE = 16 if WARP == 32 else 4  # on a GPU: a block of threads has SIDE x SIDE weights
+PITCH = WARP + 1
+SHARERS = 8 if WARP == 32 else 2  # warps that share a sum
+TILE_SIDE = 128  # outputs of a tile, one way and the other, for wide layers
+WIDE = 100  # tiles from which on there is one for most of a GPU's multiprocessors
 
 
 @kernel
@@ -159,6 +172,269 @@ def dense_bias_gradient(dL_dz_panels, tiles, dL_db):
         dL_db[i] = total
 
 
+@cuda_kernel
+def dense_forward_cuda(x, W, b, z):
+    """z = W x + b, one thread for each output of each sample; x (blocks, J, WARP), z (blocks, I, WARP)."""
+    n, _, _, i, v = position(1)
+    if i < z.shape[1]:
+        total = b[i]
+        for j in range(x.shape[1]):
+            total += W[i, j] * x[n, j, v]  # (dense.1)
+        z[n, i, v] = total
+
+
+@cuda_kernel
+def dense_input_gradient_cuda(W, dL_dz, dL_dx):
+    """dL/dx = Wᵀ dL/dz, one thread for each input of each sample."""
+    n, _, _, j, v = position(1)
+    if j < dL_dx.shape[1]:
+        total = dL_dz.dtype.type(0)
+        for i in range(dL_dz.shape[1]):
+            total += W[i, j] * dL_dz[n, i, v]  # (dense.6)
+        dL_dx[n, j, v] = total
+
+
+@cuda_kernel
+def dense_weight_gradient_cuda(x, dL_dz, dL_dW):
+    """dL/dW = Σ over samples of dL/dz xᵀ: a block of SIDE x SIDE threads has as many weights.
+
+    The SIDE rows of x and dL/dz that it needs are first copied side by side to shared memory, where a warp's threads,
+    which have different weights, can read them at full speed; one number more per row puts them into different banks.
+    """
+    x_tile = cuda.shared.array((SIDE, PITCH), dL_dW.dtype)
+    dL_dz_tile = cuda.shared.array((SIDE, PITCH), dL_dW.dtype)
+    I, J = dL_dW.shape
+    first_i, first_j = cuda.blockIdx.y * SIDE, cuda.blockIdx.x * SIDE
+    thread = cuda.threadIdx.y * SIDE + cuda.threadIdx.x
+    zero = dL_dW.dtype.type(0)
+    total = zero
+    for n in range(x.shape[0]):
+        for k in range(thread, SIDE * WARP, SIDE * SIDE):
+            row, v = k // WARP, k % WARP
+            x_tile[row, v] = x[n, first_j + row, v] if first_j + row < J else zero
+            dL_dz_tile[row, v] = dL_dz[n, first_i + row, v] if first_i + row < I else zero
+        cuda.syncthreads()
+        for v in range(WARP):
+            total += dL_dz_tile[cuda.threadIdx.y, v] * x_tile[cuda.threadIdx.x, v]  # (dense.4)
+        cuda.syncthreads()
+    i, j = first_i + cuda.threadIdx.y, first_j + cuda.threadIdx.x
+    if i < I and j < J:
+        dL_dW[i, j] = total
+
+
+@cuda_kernel
+def dense_bias_gradient_cuda(dL_dz, dL_db):
+    """dL/db = Σ over samples of dL/dz, one thread for each output."""
+    i = cuda.grid(1)
+    if i < dL_db.size:
+        total = dL_dz.dtype.type(0)
+        for n in range(dL_dz.shape[0]):
+            for v in range(WARP):
+                total += dL_dz[n, i, v]  # (dense.5)
+        dL_db[i] = total
+
+
+@functools.cache
+def fours_kernel(IS_FORWARD: bool):
+    """Return the kernel whose threads have four neighbouring outputs of z = W x + b, or inputs of dL/dx = Wᵀ dL/dz."""
+    COUNT = 4 * SHARERS
+
+    @cuda_kernel(threads=WARP * SHARERS)
+    def dense_fours_cuda(W, b, x, z, J):
+        """Fill z (blocks, I, WARP) from x (blocks, J, WARP), or dL/dx from dL/dz; W is flat, its rows J long.
+
+        Each warp of a block adds up every SHARERS-th stretch; the first ones then add what the others found.
+        """
+        partial = cuda.shared.array((COUNT, WARP), z.dtype)
+        n, v, warp, first = cuda.blockIdx.y, cuda.threadIdx.x, cuda.threadIdx.y, 4 * cuda.blockIdx.x
+        zero, end = z.dtype.type(0), z.shape[1]
+        acc0, acc1, acc2, acc3 = zero, zero, zero, zero
+        if IS_FORWARD:
+            last = end - 1
+            at0, at1 = first * J, min(first + 1, last) * J
+            at2, at3 = min(first + 2, last) * J, min(first + 3, last) * J
+            for j in range(4 * warp, J, 4 * SHARERS):
+                x0, x1, x2, x3 = x[n, j, v], x[n, j + 1, v], x[n, j + 2, v], x[n, j + 3, v]
+                w0, w1, w2, w3 = load4(W, at0 + j)
+                acc0 = acc0 + w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3  # (dense.1)
+                w0, w1, w2, w3 = load4(W, at1 + j)
+                acc1 = acc1 + w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3  # (dense.1)
+                w0, w1, w2, w3 = load4(W, at2 + j)
+                acc2 = acc2 + w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3  # (dense.1)
+                w0, w1, w2, w3 = load4(W, at3 + j)
+                acc3 = acc3 + w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3  # (dense.1)
+        else:
+            for i in range(warp, x.shape[1], SHARERS):
+                w0, w1, w2, w3 = load4(W, i * J + first)
+                x_i = x[n, i, v]
+                acc0 += w0 * x_i  # (dense.6)
+                acc1 += w1 * x_i  # (dense.6)
+                acc2 += w2 * x_i  # (dense.6)
+                acc3 += w3 * x_i  # (dense.6)
+        partial[4 * warp, v], partial[4 * warp + 1, v] = acc0, acc1
+        partial[4 * warp + 2, v], partial[4 * warp + 3, v] = acc2, acc3
+        cuda.syncthreads()
+        for k in range(warp, 4, SHARERS):
+            if first + k < end:
+                total = b[first + k] if IS_FORWARD else zero
+                for other in range(SHARERS):
+                    total += partial[4 * other + k, v]
+                z[n, first + k, v] = total
+
+    return dense_fours_cuda
+
+
+@device_function
+def lanes_at(row, sample, rows):
+    """Return where a number of (blocks, rows, WARP) lies, for whole samples numbered through all blocks."""
+    return (sample // uint32(WARP) * rows + row) * uint32(WARP) + sample % uint32(WARP)
+
+
+@functools.cache
+def matrix_kernel(kind: str, ROWS: int, COLUMNS: int):
+    """Return a matrix product C = A B for blocks of ROWS x COLUMNS numbers of C, both multiples of 16.
+
+    Parameters
+    ----------
+    kind : {"forward", "input", "weights"}
+        z = W x + b (A = W, B = x); dL/dx = Wᵀ dL/dz (A = Wᵀ, B = dL/dz); dL/dW = dL/dz xᵀ (A = dL/dz, B = xᵀ). They
+        differ in where a number lies, and in whether neighbours along the sum are neighbours in memory.
+    """
+    DEPTH = 8  # numbers of the sum that pass through shared memory at a time
+    HALF_ROWS, HALF_COLUMNS = ROWS // 2, COLUMNS // 2
+    ACROSS, THREADS = COLUMNS // 8, ROWS * COLUMNS // 64
+    A_SIZE, B_SIZE = DEPTH * ROWS, DEPTH * COLUMNS
+    TWO_A, TWO_B, A_LOADS, B_LOADS = 2 * A_SIZE, 2 * B_SIZE, A_SIZE // 4 // THREADS, B_SIZE // 4 // THREADS
+    IS_FORWARD, IS_WEIGHTS, A_ALONG_SUM = kind == "forward", kind == "weights", kind != "input"
+
+    @device_function
+    def a_at(row, k, rows, depth):
+        """Return where A[row, k] lies."""
+        if IS_FORWARD:
+            return row * depth + k
+        return lanes_at(row, k, rows) if IS_WEIGHTS else k * rows + row
+
+    @device_function
+    def b_at(k, column, columns, depth):
+        """Return where B[k, column] lies."""
+        return lanes_at(column, k, columns) if IS_WEIGHTS else lanes_at(k, column, depth)
+
+    @device_function
+    def load_a(A, number, first_row, k0, rows, depth):
+        """Return four neighbours of A, zeros outside, and where they go in shared memory, [k, row]."""
+        if A_ALONG_SUM:
+            row, k = number // uint32(DEPTH // 4), number % uint32(DEPTH // 4) * uint32(4)
+        else:
+            k, row = number // uint32(ROWS // 4), number % uint32(ROWS // 4) * uint32(4)
+        zero = A.dtype.type(0)
+        a0, a1, a2, a3 = zero, zero, zero, zero
+        if first_row + row < rows and k0 + k < depth:
+            a0, a1, a2, a3 = load4(A, a_at(first_row + row, k0 + k, rows, depth))
+        return a0, a1, a2, a3, k * uint32(ROWS) + row
+
+    @device_function
+    def load_b(B, number, first_column, k0, columns, depth):
+        """Return four neighbours of B, zeros outside, and where they go in shared memory, [k, column]."""
+        if IS_WEIGHTS:
+            column, k = number // uint32(DEPTH // 4), number % uint32(DEPTH // 4) * uint32(4)
+        else:
+            k, column = number // uint32(COLUMNS // 4), number % uint32(COLUMNS // 4) * uint32(4)
+        zero = B.dtype.type(0)
+        b0, b1, b2, b3 = zero, zero, zero, zero
+        if first_column + column < columns and k0 + k < depth:
+            b0, b1, b2, b3 = load4(B, b_at(k0 + k, first_column + column, columns, depth))
+        return b0, b1, b2, b3, k * uint32(COLUMNS) + column
+
+    @device_function
+    def keep(tile, at, n0, n1, n2, n3, is_along_sum, pitch):
+        """Store four numbers in shared memory, where neighbours along the sum lie a row apart."""
+        if is_along_sum:
+            tile[at], tile[at + pitch] = n0, n1
+            tile[at + pitch + pitch], tile[at + pitch + pitch + pitch] = n2, n3
+        else:
+            store4(tile, at, n0, n1, n2, n3)
+
+    @device_function
+    def multiply(a_tile, b_tile, a_from, b_from, a, b, acc):
+        """Add the products of one k: 8 numbers of A by 8 of B, each two groups of four, half a tile apart."""
+        a[0], a[1], a[2], a[3] = load4(a_tile, a_from)
+        a[4], a[5], a[6], a[7] = load4(a_tile, a_from + uint32(HALF_ROWS))
+        b[0], b[1], b[2], b[3] = load4(b_tile, b_from)
+        b[4], b[5], b[6], b[7] = load4(b_tile, b_from + uint32(HALF_COLUMNS))
+        for r in range(8):
+            for c in range(8):
+                acc[r, c] += a[r] * b[c]  # (dense.1) (dense.4) (dense.6)
+
+    @cuda_kernel(threads=THREADS, blocks=2)
+    def dense_matrix_cuda(A, B, bias, C, rows, columns, depth):
+        """C = A B, all flat, with sizes as uint32; rows of C, features of x and dL/dz are multiples of 4."""
+        a_tile, b_tile = cuda.shared.array(TWO_A, C.dtype, 16), cuda.shared.array(TWO_B, C.dtype, 16)
+        acc, a, b = cuda.local.array((8, 8), C.dtype), cuda.local.array(8, C.dtype), cuda.local.array(8, C.dtype)
+        next_a, next_b = cuda.local.array((A_LOADS, 4), C.dtype), cuda.local.array((B_LOADS, 4), C.dtype)
+        a_to, b_to = cuda.local.array(A_LOADS, uint32), cuda.local.array(B_LOADS, uint32)
+        thread = uint32(cuda.threadIdx.x)
+        row, column = thread // uint32(ACROSS) * uint32(4), thread % uint32(ACROSS) * uint32(4)
+        first_row, first_column = uint32(cuda.blockIdx.y) * uint32(ROWS), uint32(cuda.blockIdx.x) * uint32(COLUMNS)
+        for r in range(8):
+            start = C.dtype.type(0)
+            if IS_FORWARD:
+                place = first_row + row + uint32(r % 4 + r // 4 * HALF_ROWS)
+                start = bias[min(place, rows - uint32(1))]
+            for c in range(8):
+                acc[r, c] = start
+        for m in range(A_LOADS):
+            n0, n1, n2, n3, at = load_a(A, thread + uint32(m * THREADS), first_row, uint32(0), rows, depth)
+            keep(a_tile, at, n0, n1, n2, n3, A_ALONG_SUM, uint32(ROWS))
+        for m in range(B_LOADS):
+            n0, n1, n2, n3, at = load_b(B, thread + uint32(m * THREADS), first_column, uint32(0), columns, depth)
+            keep(b_tile, at, n0, n1, n2, n3, IS_WEIGHTS, uint32(COLUMNS))
+        cuda.syncthreads()
+        half, k0 = uint32(0), uint32(0)
+        while k0 < depth:
+            k0 += uint32(DEPTH)
+            if k0 < depth:
+                for m in range(A_LOADS):
+                    number = thread + uint32(m * THREADS)
+                    next_a[m, 0], next_a[m, 1], next_a[m, 2], next_a[m, 3], a_to[m] = load_a(
+                        A, number, first_row, k0, rows, depth
+                    )
+                for m in range(B_LOADS):
+                    number = thread + uint32(m * THREADS)
+                    next_b[m, 0], next_b[m, 1], next_b[m, 2], next_b[m, 3], b_to[m] = load_b(
+                        B, number, first_column, k0, columns, depth
+                    )
+            a_from, b_from = half * uint32(A_SIZE) + row, half * uint32(B_SIZE) + column
+            # written out: in a loop the compiler would not read the next numbers while it multiplies
+            multiply(a_tile, b_tile, a_from, b_from, a, b, acc)
+            multiply(a_tile, b_tile, a_from + uint32(1 * ROWS), b_from + uint32(1 * COLUMNS), a, b, acc)
+            multiply(a_tile, b_tile, a_from + uint32(2 * ROWS), b_from + uint32(2 * COLUMNS), a, b, acc)
+            multiply(a_tile, b_tile, a_from + uint32(3 * ROWS), b_from + uint32(3 * COLUMNS), a, b, acc)
+            multiply(a_tile, b_tile, a_from + uint32(4 * ROWS), b_from + uint32(4 * COLUMNS), a, b, acc)
+            multiply(a_tile, b_tile, a_from + uint32(5 * ROWS), b_from + uint32(5 * COLUMNS), a, b, acc)
+            multiply(a_tile, b_tile, a_from + uint32(6 * ROWS), b_from + uint32(6 * COLUMNS), a, b, acc)
+            multiply(a_tile, b_tile, a_from + uint32(7 * ROWS), b_from + uint32(7 * COLUMNS), a, b, acc)
+            if k0 < depth:
+                half = uint32(1) - half
+                for m in range(A_LOADS):
+                    at = half * uint32(A_SIZE) + a_to[m]
+                    keep(a_tile, at, next_a[m, 0], next_a[m, 1], next_a[m, 2], next_a[m, 3], A_ALONG_SUM, uint32(ROWS))
+                for m in range(B_LOADS):
+                    at = half * uint32(B_SIZE) + b_to[m]
+                    keep(
+                        b_tile, at, next_b[m, 0], next_b[m, 1], next_b[m, 2], next_b[m, 3], IS_WEIGHTS, uint32(COLUMNS)
+                    )
+                cuda.syncthreads()
+        for r in range(8):
+            i = first_row + row + uint32(r % 4 + r // 4 * HALF_ROWS)
+            for c in range(0, 8, 4):
+                j = first_column + column + uint32(c // 4 * HALF_COLUMNS)
+                if i < rows and j < columns:
+                    at = i * columns + j if IS_WEIGHTS else lanes_at(i, j, rows)
+                    store4(C, at, acc[r, c], acc[r, c + 1], acc[r, c + 2], acc[r, c + 3])
+
+    return dense_matrix_cuda
+
+
 class Dense(Layer):
     """Fully connected layer, z = W x + b.
 
@@ -242,6 +518,35 @@ class Dense(Layer):
         dense_weight_gradient(x, dL_dz, tiles, share.gradients["W"])
         dense_bias_gradient(dL_dz, tiles, share.gradients["b"])
 
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z = W x + b."""
+        (x,), z, W, b = share.x, share.z, share.parameters["W"], share.parameters["b"]
+        if is_wide(W, x):
+            multiply_matrices("forward", W, x, b, z)
+        elif W.shape[1] % 4 == 0:
+            dense_fours(True, W, b, x, z)
+        else:
+            dense_forward_cuda[rows_of(z)](x, W, b, z)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute the gradients of W, b and, where it is wanted, x."""
+        (x,), (dL_dx,), dL_dz = share.x, share.dL_dx, share.dL_dz
+        dL_dW, dL_db, W = share.gradients["W"], share.gradients["b"], share.parameters["W"]
+        dense_bias_gradient_cuda[flat(dL_db.size)](dL_dz, dL_db)
+        if tiles_of(*W.shape) >= WIDE and W.shape[0] % 4 == W.shape[1] % 4 == 0:
+            multiply_matrices("weights", dL_dz, x, dL_db, dL_dW)
+        else:
+            grid = -(-dL_dW.shape[1] // SIDE), -(-dL_dW.shape[0] // SIDE)
+            dense_weight_gradient_cuda[grid, (SIDE, SIDE)](x, dL_dz, dL_dW)
+        if dL_dx is None:
+            return
+        if is_wide(W, x):
+            multiply_matrices("input", W, dL_dz, dL_db, dL_dx)
+        elif W.shape[1] % 4 == 0:
+            dense_fours(False, W, dL_db, dL_dz, dL_dx)
+        else:
+            dense_input_gradient_cuda[rows_of(dL_dx)](W, dL_dz, dL_dx)
+
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return I J."""
         return self.features * x_shape[0]
@@ -249,3 +554,36 @@ class Dense(Layer):
     def settings(self) -> dict[str, object]:
         """Return the number of outputs."""
         return {"features": self.features}
+
+
+def tiles_of(rows: int, columns: int) -> int:
+    """Return how many tiles of TILE_SIDE x TILE_SIDE numbers a matrix has."""
+    return -(-rows // TILE_SIDE) * -(-columns // TILE_SIDE)
+
+
+def is_wide(W, x) -> bool:
+    """Return whether the products of W with the samples of x keep a GPU busy in large tiles."""
+    return W.shape[0] % 4 == W.shape[1] % 4 == 0 and tiles_of(min(W.shape), len(x) * WARP) >= WIDE
+
+
+def multiply_matrices(kind: str, A, B, bias, C, side: int = TILE_SIDE) -> None:
+    """Launch a matrix product; W has two axes, the samples (blocks, features, WARP) three."""
+    if kind == "weights":
+        (rows, columns), depth = C.shape, len(A) * WARP
+    else:
+        rows, columns, depth = C.shape[1], len(C) * WARP, B.shape[1]
+    grid = -(-columns // side), -(-rows // side)
+    sizes = np.uint32(rows), np.uint32(columns), np.uint32(depth)
+    kernel = matrix_kernel(kind, side, side)
+    kernel[grid, side * side // 64](A.reshape(-1), B.reshape(-1), bias, C.reshape(-1), *sizes)
+
+
+def dense_fours(is_forward: bool, W, b, x, z) -> None:
+    """Launch the kernel with four outputs for each thread."""
+    grid = -(-z.shape[1] // 4), len(z)
+    fours_kernel(is_forward)[grid, (WARP, SHARERS)](W.reshape(-1), b, x, z, W.shape[1])
+
+
+def rows_of(x) -> tuple:
+    """Return grid and block of a kernel with one thread for each number of (blocks, features, WARP)."""
+    return maps((x.shape[0], 1, 1, *x.shape[1:]))

@@ -8,6 +8,7 @@ from ...derivations import dropout as derivation
 from ..arrays import unpack
 from ..backend import LANES, kernel
 from ..checks import ConfigurationError
+from ..cuda import WARP, copy_into_cuda, cuda, cuda_kernel, flat
 from ..scalar import random_bits
 from .layer import Layer, Shape, Share
 
@@ -37,6 +38,33 @@ def dropout_forward(x, mask, keep, z):
 def dropout_backward(dL_dz, mask, keep, dL_dx):
     """dL/dx = mask dL/dz / keep, on flat arrays."""
     for k in range(dL_dz.size):
+        dL_dx[k] = mask[k] * dL_dz[k] / keep  # (dropout.3)
+
+
+@cuda_kernel
+def draw_mask_cuda(mask, key, threshold):
+    """mask = 0 with probability threshold / 2³², else 1, one thread for each number; key is an array of one number."""
+    size = mask.shape[1]
+    n, m = cuda.blockIdx.y, cuda.grid(1)
+    k, v = m // WARP, m % WARP
+    if k < size:
+        sample = np.uint64(n * WARP + v)
+        mask[n, k, v] = random_bits(key[0], sample * np.uint64(size) + np.uint64(k)) >= threshold
+
+
+@cuda_kernel
+def dropout_forward_cuda(x, mask, keep, z):
+    """z = mask x / keep, one thread for each number; keep = 1 - rate."""
+    k = cuda.grid(1)
+    if k < x.size:
+        z[k] = mask[k] * x[k] / keep  # (dropout.1)
+
+
+@cuda_kernel
+def dropout_backward_cuda(dL_dz, mask, keep, dL_dx):
+    """dL/dx = mask dL/dz / keep, one thread for each number."""
+    k = cuda.grid(1)
+    if k < dL_dz.size:
         dL_dx[k] = mask[k] * dL_dz[k] / keep  # (dropout.3)
 
 
@@ -77,6 +105,10 @@ class Dropout(Layer):
         """Return room for the mask."""
         return {"mask": np.ones((blocks, *x_shapes[0], LANES), dtype)}
 
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for the mask."""
+        return {"mask": np.ones((blocks, *x_shapes[0], WARP), dtype)}
+
     def forward(self, share: Share) -> None:
         """Draw a mask and apply it; in inference the mask is all ones and nothing is scaled."""
         (x,), z, mask = share.x, share.z, share.scratch["mask"]
@@ -97,6 +129,27 @@ class Dropout(Layer):
             return
         keep = dL_dz.dtype.type(1 - self.rate)
         dropout_backward(dL_dz.reshape(-1), mask.reshape(-1), keep, dL_dx.reshape(-1))
+
+    def forward_cuda(self, share: Share) -> None:
+        """Draw a mask and apply it; in inference the values pass unchanged."""
+        x, z, mask = share.x[0].reshape(-1), share.z.reshape(-1), share.scratch["mask"]
+        if not share.training:
+            copy_into_cuda[flat(z.size)](z, x)
+            return
+        by_position = mask.reshape(mask.shape[0], -1, WARP)
+        per_block, threads = flat(by_position.shape[1] * WARP)
+        draw_mask_cuda[(per_block, mask.shape[0]), threads](by_position, share.draw, np.uint32(self.rate * 2**32))
+        dropout_forward_cuda[flat(z.size)](x, mask.reshape(-1), x.dtype.type(1 - self.rate), z)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Pass the gradient where the value was kept."""
+        if share.dL_dx[0] is None:
+            return
+        dL_dx, dL_dz, mask = share.dL_dx[0].reshape(-1), share.dL_dz.reshape(-1), share.scratch["mask"].reshape(-1)
+        if not share.training:
+            copy_into_cuda[flat(dL_dx.size)](dL_dx, dL_dz)
+            return
+        dropout_backward_cuda[flat(dL_dx.size)](dL_dz, mask, dL_dz.dtype.type(1 - self.rate), dL_dx)
 
     def unused_equations(self, training: bool) -> set[str]:
         """Return everything in inference, where values pass unchanged."""

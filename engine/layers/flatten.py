@@ -44,3 +44,9 @@ class Flatten(Layer):
 
     def backward(self, share: Share) -> None:
         """Do nothing: dL/dx is a view of dL/dz."""
+
+    def forward_cuda(self, share: Share) -> None:
+        """Do nothing: z is a view of x."""
+
+    def backward_cuda(self, share: Share) -> None:
+        """Do nothing: dL/dx is a view of dL/dz."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ...derivations import global_avgpool2d as derivation
 from ..backend import LANES, kernel, registers
+from ..cuda import cuda_kernel, maps, position
 from .layer import Layer, Shape, Share, require_image
 
 
@@ -52,6 +53,29 @@ def global_avgpool2d_backward(dL_dz, dL_dx):
                     dL_dx[n, c, k, v] = first[v]
 
 
+@cuda_kernel
+def global_avgpool2d_forward_cuda(x, z, area):
+    """z = the mean of each channel, one thread for each channel of each sample."""
+    _, C, H, B, _ = x.shape
+    n, c, _, _, v = position(C)
+    zero = x.dtype.type(0)
+    total = zero
+    for a in range(H):
+        row = zero
+        for b in range(B):
+            row += x[n, c, a, b, v]
+        total += row
+    z[n, c, v] = total / area  # (global_avgpool2d.1)
+
+
+@cuda_kernel
+def global_avgpool2d_backward_cuda(dL_dz, dL_dx, area):
+    """dL/dx = dL/dz / (H W), one thread for each pixel."""
+    n, c, a, b, v = position(dL_dx.shape[1])
+    if b < dL_dx.shape[3]:
+        dL_dx[n, c, a, b, v] = dL_dz[n, c, v] / area  # (global_avgpool2d.3)
+
+
 class GlobalAvgPool2D(Layer):
     """Replace each channel by its mean, and so an image by a column.
 
@@ -88,3 +112,16 @@ class GlobalAvgPool2D(Layer):
         if dL_dx is not None:
             blocks, C, H, B, lanes = dL_dx.shape
             global_avgpool2d_backward(share.dL_dz, dL_dx.reshape(blocks, C, H * B, lanes))
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z."""
+        (x,) = share.x
+        blocks, C, H, B, lanes = x.shape
+        global_avgpool2d_forward_cuda[maps((blocks, C, 1, 1, lanes))](x, share.z, x.dtype.type(H * B))
+
+    def backward_cuda(self, share: Share) -> None:
+        """Spread each gradient evenly over its channel."""
+        (dL_dx,) = share.dL_dx
+        if dL_dx is not None:
+            _, _, H, B, _ = dL_dx.shape
+            global_avgpool2d_backward_cuda[maps(dL_dx.shape)](share.dL_dz, dL_dx, dL_dx.dtype.type(H * B))

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...derivations import global_maxpool2d as derivation
 from ..backend import LANES, index, kernel, registers
+from ..cuda import WARP, cuda_kernel, maps, position
 from .layer import Layer, Shape, Share, require_image
 
 STEP = 4  # pixels that are compared in one go
@@ -58,6 +59,30 @@ def global_maxpool2d_backward(dL_dz, winner, dL_dx):
                 dL_dx[n, c, index(winner[n, c, v]), v] = dL_dz[n, c, v]  # (global_maxpool2d.3)
 
 
+@cuda_kernel
+def global_maxpool2d_forward_cuda(x, z, winner):
+    """z = the largest value of each channel, winner = its place; one thread for each channel of each sample."""
+    _, C, pixels, _ = x.shape
+    n, c, _, _, v = position(C)
+    best, place = x[n, c, 0, v], 0
+    for k in range(pixels):
+        value = x[n, c, k, v]
+        if value > best or value != value:
+            best, place = value, k
+    z[n, c, v] = best  # (global_maxpool2d.1)
+    winner[n, c, v] = place
+
+
+@cuda_kernel
+def global_maxpool2d_backward_cuda(dL_dz, winner, dL_dx):
+    """dL/dx = dL/dz for the winner of each channel, 0 for the others; one thread for each pixel."""
+    _, C, _, B, _ = dL_dx.shape
+    n, c, a, b, v = position(C)
+    if b < B:
+        is_winner = winner[n, c, v] == a * B + b
+        dL_dx[n, c, a, b, v] = dL_dz[n, c, v] if is_winner else dL_dz.dtype.type(0)  # (global_maxpool2d.3)
+
+
 def in_lines(image: np.ndarray) -> np.ndarray:
     """Return the same memory as (blocks, C, H W, LANES)."""
     blocks, C, H, B, lanes = image.shape
@@ -91,6 +116,10 @@ class GlobalMaxPool2D(Layer):
         """Return room for the winners' places."""
         return {"winner": np.zeros((blocks, *self.output_shape(*x_shapes), LANES), np.int32)}
 
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for the winners' places."""
+        return {"winner": np.zeros((blocks, *self.output_shape(*x_shapes), WARP), np.int32)}
+
     def forward(self, share: Share) -> None:
         """Compute z and the winners."""
         global_maxpool2d_forward(in_lines(share.x[0]), share.z, share.scratch["winner"])
@@ -99,6 +128,18 @@ class GlobalMaxPool2D(Layer):
         """Send each gradient to the winner of its channel."""
         if share.dL_dx[0] is not None:
             global_maxpool2d_backward(share.dL_dz, share.scratch["winner"], in_lines(share.dL_dx[0]))
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z and the winners."""
+        blocks, C, lanes = share.z.shape
+        x, winner = in_lines(share.x[0]), share.scratch["winner"]
+        global_maxpool2d_forward_cuda[maps((blocks, C, 1, 1, lanes))](x, share.z, winner)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Send each gradient to the winner of its channel."""
+        (dL_dx,) = share.dL_dx
+        if dL_dx is not None:
+            global_maxpool2d_backward_cuda[maps(dL_dx.shape)](share.dL_dz, share.scratch["winner"], dL_dx)
 
     def decisions(self, share: Share) -> np.ndarray:
         """Return the winners."""

@@ -23,7 +23,7 @@ LARGEST = 2**31  # values in one sample
 
 @dataclass
 class Share:
-    """One worker's arrays of one layer, all in lane layout (blocks, ..., LANES).
+    """One worker's arrays of one layer, all in lane layout (blocks, ..., LANES); on a GPU (blocks, ..., WARP).
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class Share:
     training : bool
         Whether layers that behave differently in training do so.
     draw : int
-        Names the random numbers of this layer in this step, 64 bits.
+        Names the random numbers of this layer in this step, 64 bits; on a GPU an array of that one number.
     first_sample, samples : int
         Position in the mini-batch of the first sample of this share, and the number of samples here; the lanes behind
         them are empty.
@@ -196,6 +196,18 @@ class Layer:
 
     def backward(self, share: Share) -> None:
         """Fill ``share.gradients`` and ``share.dL_dx`` from ``share.dL_dz``."""
+        raise NotImplementedError
+
+    def scratch_cuda(self, x_shapes: tuple[Shape, ...], blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
+        """Return what ``scratch`` returns, for the CUDA kernels; the arrays are then copied to the GPU."""
+        return {}
+
+    def forward_cuda(self, share: Share) -> None:
+        """Fill ``share.z`` from ``share.x``, by CUDA kernels; all arrays of the share are on the GPU."""
+        raise NotImplementedError
+
+    def backward_cuda(self, share: Share) -> None:
+        """Fill ``share.gradients`` and ``share.dL_dx`` from ``share.dL_dz``, by CUDA kernels."""
         raise NotImplementedError
 
     def finish(self, share: Share, rank: int, size: int) -> None:

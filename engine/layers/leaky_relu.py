@@ -7,10 +7,23 @@ from numbers import Real
 import numpy as np
 
 from ...derivations import leaky_relu as derivation
-from ..backend import kernel
+from ..backend import kernel, scalar
 from ..checks import ConfigurationError
+from ..cuda import cuda, cuda_kernel, flat
 from .elementwise import Elementwise
 from .layer import Share
+
+
+@scalar
+def leaky_relu(z, slope, zero):
+    """Return z where it is positive, and elsewhere slope z."""
+    return z if z > zero else slope * z  # (leaky_relu.1)
+
+
+@scalar
+def leaky_relu_gradient(z, dL_da, slope, zero):
+    """Return dL/dz."""
+    return dL_da if z > zero else slope * dL_da  # (leaky_relu.3)
 
 
 @kernel
@@ -18,7 +31,7 @@ def leaky_relu_forward(z, slope, a):
     """Fill a from z, on flat arrays; slope has the type of z."""
     zero = z.dtype.type(0)
     for k in range(z.size):
-        a[k] = z[k] if z[k] > zero else slope * z[k]  # (leaky_relu.1)
+        a[k] = leaky_relu(z[k], slope, zero)
 
 
 @kernel
@@ -26,7 +39,23 @@ def leaky_relu_backward(z, slope, dL_da, dL_dz):
     """Fill dL/dz from dL/da, on flat arrays."""
     zero = z.dtype.type(0)
     for k in range(dL_da.size):
-        dL_dz[k] = dL_da[k] if z[k] > zero else slope * dL_da[k]  # (leaky_relu.3)
+        dL_dz[k] = leaky_relu_gradient(z[k], dL_da[k], slope, zero)
+
+
+@cuda_kernel
+def leaky_relu_forward_cuda(z, slope, a):
+    """Fill a from z, one thread for each number; slope has the type of z."""
+    k = cuda.grid(1)
+    if k < z.size:
+        a[k] = leaky_relu(z[k], slope, z.dtype.type(0))
+
+
+@cuda_kernel
+def leaky_relu_backward_cuda(z, slope, dL_da, dL_dz):
+    """Fill dL/dz from dL/da, one thread for each number."""
+    k = cuda.grid(1)
+    if k < z.size:
+        dL_dz[k] = leaky_relu_gradient(z[k], dL_da[k], slope, z.dtype.type(0))
 
 
 class LeakyReLU(Elementwise):
@@ -79,6 +108,18 @@ class LeakyReLU(Elementwise):
         if dL_dz is not None:
             slope = z.dtype.type(self.slope)
             leaky_relu_backward(z.reshape(-1), slope, share.dL_dz.reshape(-1), dL_dz.reshape(-1))
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute a."""
+        (z,) = share.x
+        leaky_relu_forward_cuda[flat(z.size)](z.reshape(-1), z.dtype.type(self.slope), share.z.reshape(-1))
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute dL/dz from dL/da."""
+        (z,), (dL_dz,) = share.x, share.dL_dx
+        if dL_dz is not None:
+            slope, grid = z.dtype.type(self.slope), flat(z.size)
+            leaky_relu_backward_cuda[grid](z.reshape(-1), slope, share.dL_dz.reshape(-1), dL_dz.reshape(-1))
 
     def decisions(self, share: Share) -> np.ndarray:
         """Return where z is positive."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...derivations import linear as derivation
 from ..backend import kernel
+from ..cuda import cuda, cuda_kernel, flat
 from .elementwise import Elementwise
 from .layer import Share
 
@@ -19,6 +20,22 @@ def linear_forward(z, a):
 def linear_backward(a, dL_da, dL_dz):
     """Fill dL/dz from dL/da, on flat arrays."""
     for k in range(dL_da.size):
+        dL_dz[k] = dL_da[k]  # (linear.2)
+
+
+@cuda_kernel
+def linear_forward_cuda(z, a):
+    """Fill a from z, one thread for each number."""
+    k = cuda.grid(1)
+    if k < z.size:
+        a[k] = z[k]  # (linear.1)
+
+
+@cuda_kernel
+def linear_backward_cuda(dL_da, dL_dz):
+    """Fill dL/dz from dL/da, one thread for each number."""
+    k = cuda.grid(1)
+    if k < dL_da.size:
         dL_dz[k] = dL_da[k]  # (linear.2)
 
 
@@ -42,3 +59,12 @@ class Linear(Elementwise):
         """Compute dL/dz from dL/da."""
         if share.dL_dx[0] is not None:
             linear_backward(share.z.reshape(-1), share.dL_dz.reshape(-1), share.dL_dx[0].reshape(-1))
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute a."""
+        linear_forward_cuda[flat(share.z.size)](share.x[0].reshape(-1), share.z.reshape(-1))
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute dL/dz from dL/da."""
+        if share.dL_dx[0] is not None:
+            linear_backward_cuda[flat(share.dL_dz.size)](share.dL_dz.reshape(-1), share.dL_dx[0].reshape(-1))

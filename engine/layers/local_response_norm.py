@@ -17,6 +17,7 @@ import numpy as np
 from ...derivations import local_response_norm as derivation
 from ..backend import LANES, index, kernel
 from ..checks import ConfigurationError, require_positive_integers
+from ..cuda import WARP, cuda, cuda_kernel, flat, maps, position
 from .layer import Layer, Shape, Share, require_image
 
 LARGEST = 1e30  # of alpha, beta, k and k^(-beta): far inside float32, so that a value of 0 never meets an infinity
@@ -74,6 +75,48 @@ def local_response_norm_backward(x, z, d, power, dL_dz, dL_dd, dL_dx, window, sc
                     dL_dx_c[m] += dL_dd_other[m]
             for m in range(size):
                 dL_dx_c[m] = dL_dz_c[m] / power_c[m] + twice * x_c[m] * dL_dx_c[m]  # (local_response_norm.6)
+
+
+@cuda_kernel
+def local_response_norm_forward_cuda(x, z, d, power, window, scale, beta, k):
+    """z[c] = x[c] / d[c]^β, one thread for each number; all (blocks, C, H, W, WARP)."""
+    C, W = x.shape[1], x.shape[3]
+    n, c, h, q, v = position(C)
+    back, ahead = window
+    if q < W:
+        total = k
+        for other in range(max(0, c - back), min(C, c + ahead + 1)):
+            total += scale * (x[n, other, h, q, v] * x[n, other, h, q, v])  # (local_response_norm.1)
+        if beta == x.dtype.type(0.75):
+            root = math.sqrt(total)
+            raised = root * math.sqrt(root)
+        else:
+            raised = math.exp(beta * math.log(total))
+        d[n, c, h, q, v] = total
+        power[n, c, h, q, v] = raised
+        z[n, c, h, q, v] = x[n, c, h, q, v] / raised  # (local_response_norm.2)
+
+
+@cuda_kernel
+def local_response_norm_divisor_gradient_cuda(z, d, dL_dz, beta, dL_dd):
+    """dL/dd[c] = -β dL/dz[c] z[c] / d[c], one thread for each number, on flat arrays."""
+    m = cuda.grid(1)
+    if m < z.size:
+        dL_dd[m] = -beta * dL_dz[m] * z[m] / d[m]  # (local_response_norm.3)
+
+
+@cuda_kernel
+def local_response_norm_backward_cuda(x, power, dL_dz, dL_dd, dL_dx, window, scale):
+    """dL/dx[c] = dL/dz[c] / d[c]^β + 2 scale x[c] * dL/dd of the channels whose windows hold c, one thread for each."""
+    C, W = x.shape[1], x.shape[3]
+    n, c, h, q, v = position(C)
+    back, ahead = window
+    if q < W:
+        total = x.dtype.type(0)
+        for other in range(max(0, c - ahead), min(C, c + back + 1)):
+            total += dL_dd[n, other, h, q, v]
+        direct = dL_dz[n, c, h, q, v] / power[n, c, h, q, v]
+        dL_dx[n, c, h, q, v] = direct + (scale + scale) * x[n, c, h, q, v] * total  # (local_response_norm.6)
 
 
 class LocalResponseNorm(Layer):
@@ -146,6 +189,10 @@ class LocalResponseNorm(Layer):
         shape = (blocks, C, H * B * LANES)
         return {"d": np.empty(shape, dtype), "power": np.empty(shape, dtype), "dL_dd": np.empty(shape[1:], dtype)}
 
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for d, d^β and dL/dd."""
+        return {name: np.zeros((blocks, *x_shapes[0], WARP), dtype) for name in ("d", "power", "dL_dd")}
+
     def _window(self, C: int) -> tuple[int, int]:
         """Return how many channels a window reaches back and ahead; more than there are is the same as all."""
         return min(self.size // 2, C), min((self.size - 1) // 2, C)
@@ -166,6 +213,25 @@ class LocalResponseNorm(Layer):
         x, z, dL_dz, dL_dx = (array.reshape(shape) for array in (x, share.z, share.dL_dz, dL_dx))
         scale, beta = number(self.alpha / self.size), number(self.beta)
         local_response_norm_backward(x, z, s["d"], s["power"], dL_dz, s["dL_dd"], dL_dx, window, scale, beta)
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z."""
+        (x,), s, number = share.x, share.scratch, share.z.dtype.type
+        window = self._window(x.shape[1])
+        scale, beta, k = number(self.alpha / self.size), number(self.beta), number(self.k)
+        local_response_norm_forward_cuda[maps(x.shape)](x, share.z, s["d"], s["power"], window, scale, beta, k)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute dL/dx from dL/dz."""
+        (x,), (dL_dx,), dL_dz, s, number = share.x, share.dL_dx, share.dL_dz, share.scratch, share.z.dtype.type
+        if dL_dx is None:
+            return
+        window = self._window(x.shape[1])
+        scale, beta, dL_dd = number(self.alpha / self.size), number(self.beta), s["dL_dd"]
+        local_response_norm_divisor_gradient_cuda[flat(x.size)](
+            share.z.reshape(-1), s["d"].reshape(-1), dL_dz.reshape(-1), beta, dL_dd.reshape(-1)
+        )
+        local_response_norm_backward_cuda[maps(x.shape)](x, s["power"], dL_dz, dL_dd, dL_dx, window, scale)
 
     def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
         """Return size, alpha, beta and k."""

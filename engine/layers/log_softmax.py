@@ -9,6 +9,7 @@ import math
 
 from ...derivations import log_softmax as derivation
 from ..backend import LANES, kernel, registers
+from ..cuda import WARP, cuda, cuda_kernel
 from .layer import Layer, Shape, Share, require_features
 
 
@@ -56,6 +57,33 @@ def log_softmax_backward(y, dL_dy, dL_dz):
                 dL_dz[n, k, v] = dL_dy[n, k, v] - p * total[v]  # (log_softmax.5)
 
 
+@cuda_kernel
+def log_softmax_forward_cuda(z, y):
+    """y[i] = z[i] - m - log Σ_k exp(z[k] - m) with m the largest z, one thread for each sample."""
+    n, v, K = cuda.blockIdx.x, cuda.threadIdx.x, z.shape[1]
+    largest, total = z[n, 0, v], z.dtype.type(0)
+    for k in range(1, K):
+        largest = max(largest, z[n, k, v])
+    for k in range(K):
+        y[n, k, v] = z[n, k, v] - largest
+        total += math.exp(y[n, k, v])
+    logarithm = math.log(total)
+    for i in range(K):
+        y[n, i, v] = y[n, i, v] - logarithm  # (log_softmax.1)
+
+
+@cuda_kernel
+def log_softmax_backward_cuda(y, dL_dy, dL_dz):
+    """dL/dz[k] = dL/dy[k] - p[k] Σ_i dL/dy[i], one thread for each sample."""
+    n, v, K = cuda.blockIdx.x, cuda.threadIdx.x, y.shape[1]
+    total = y.dtype.type(0)
+    for i in range(K):
+        total += dL_dy[n, i, v]
+    for k in range(K):
+        p = math.exp(y[n, k, v])  # (log_softmax.2)
+        dL_dz[n, k, v] = dL_dy[n, k, v] - p * total  # (log_softmax.5)
+
+
 class LogSoftmax(Layer):
     """Turn the K values of a sample into the logarithms of probabilities.
 
@@ -93,3 +121,12 @@ class LogSoftmax(Layer):
         """Compute dL/dz from dL/dy."""
         if share.dL_dx[0] is not None:
             log_softmax_backward(share.z, share.dL_dz, share.dL_dx[0])
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute y."""
+        log_softmax_forward_cuda[share.z.shape[0], WARP](share.x[0], share.z)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute dL/dz from dL/dy."""
+        if share.dL_dx[0] is not None:
+            log_softmax_backward_cuda[share.z.shape[0], WARP](share.z, share.dL_dz, share.dL_dx[0])

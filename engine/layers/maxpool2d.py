@@ -3,7 +3,8 @@
 The forward pass remembers which offset of each window won, and the backward pass sends the gradient there. A NaN wins
 against every number and is not beaten by one. Ladder: windows over a padded image read their bounds from tables;
 without padding the window's size is a constant of the forward kernel, so that its loops unroll and 16 lanes go side by
-side, and of the backward kernel, where it makes a division cheap.
+side, and of the backward kernel, where it makes a division cheap. On a GPU every pixel asks the windows that hold it
+whether it won, so that windows may overlap without any two threads adding to the same number.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from ...derivations import maxpool2d as derivation
 from ..backend import LANES, index, kernel, registers
+from ..cuda import WARP, cuda_kernel, maps, position
 from .layer import Share
 from .pool import Pool2D
 
@@ -122,6 +124,36 @@ def maxpool2d_backward_padded(dL_dz, winner, dL_dx, rows, columns, width):
                         dL_dx[n, c, rows[h, 0] + i, columns[q, 0] + j, v] += dL_dz[n, c, h, q, v]  # (maxpool2d.3)
 
 
+@cuda_kernel
+def maxpool2d_forward_cuda(x, z, winner, rows, columns, width):
+    """z and winner, one thread for each window; rows and columns as in ``Line.offsets_inside``."""
+    n, c, h, q, v = position(z.shape[1])
+    if q < z.shape[3]:
+        row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
+        column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
+        best, best_offset = x[n, c, row + i_from, column + j_from, v], i_from * width + j_from
+        for i in range(i_from, i_to):
+            for j in range(j_from, j_to):
+                value = x[n, c, row + i, column + j, v]
+                if value > best or value != value:
+                    best, best_offset = value, i * width + j
+        z[n, c, h, q, v] = best  # (maxpool2d.1)
+        winner[n, c, h, q, v] = best_offset
+
+
+@cuda_kernel
+def maxpool2d_backward_cuda(dL_dz, winner, dL_dx, rows, columns, rows_back, columns_back, width):
+    """dL/dx, one thread for each pixel; rows_back and columns_back as ``windows_that_hold`` returns them."""
+    n, c, a, b, v = position(dL_dx.shape[1])
+    if b < dL_dx.shape[3]:
+        total = dL_dz.dtype.type(0)
+        for h in range(rows_back[a, 0], rows_back[a, 1]):
+            for q in range(columns_back[b, 0], columns_back[b, 1]):
+                if winner[n, c, h, q, v] == (a - rows[h, 0]) * width + b - columns[q, 0]:
+                    total += dL_dz[n, c, h, q, v]  # (maxpool2d.3)
+        dL_dx[n, c, a, b, v] = total
+
+
 class MaxPool2D(Pool2D):
     """Keep the largest value of each window.
 
@@ -155,6 +187,11 @@ class MaxPool2D(Pool2D):
         winner = np.zeros((blocks, *self.output_shape(*x_shapes), LANES), np.int32)
         return {"winner": winner, **super().scratch(x_shapes, blocks, dtype)}
 
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return the loop bounds and room for the winners' offsets."""
+        winner = np.zeros((blocks, *self.output_shape(*x_shapes), WARP), np.int32)
+        return {"winner": winner, **super().scratch_cuda(x_shapes, blocks, dtype)}
+
     def forward(self, share: Share) -> None:
         """Compute z and the winners."""
         (x,), z, s = share.x, share.z, share.scratch
@@ -174,6 +211,19 @@ class MaxPool2D(Pool2D):
         _, overlapping, apart = unpadded(*self.size)
         backward = apart if self.windows_are_apart(dL_dz, dL_dx) else overlapping
         backward(dL_dz, s["winner"], dL_dx, *self.stride)
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z and the winners."""
+        z, s = share.z, share.scratch
+        tables = s["rows"], s["columns"]
+        maxpool2d_forward_cuda[maps(z.shape)](share.x[0], z, s["winner"], *tables, self.size[1])
+
+    def backward_cuda(self, share: Share) -> None:
+        """Collect for each pixel the gradients of the windows that it won."""
+        (dL_dx,), s = share.dL_dx, share.scratch
+        if dL_dx is not None:
+            tables = s["rows"], s["columns"], s["rows_back"], s["columns_back"]
+            maxpool2d_backward_cuda[maps(dL_dx.shape)](share.dL_dz, s["winner"], dL_dx, *tables, self.size[1])
 
     def decisions(self, share: Share) -> np.ndarray:
         """Return the winners."""

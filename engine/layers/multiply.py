@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...derivations import multiply as derivation
 from ..backend import kernel
+from ..cuda import cuda, cuda_kernel, flat
 from .elementwise import OfEqualInputs
 from .layer import Share
 
@@ -19,6 +20,22 @@ def multiply_forward(x, y, z):
 def multiply_backward(dL_dz, other, dL_dx):
     """dL/dx = dL/dz times one of the other factors, on flat arrays; dL_dz may be dL_dx, so that more can follow."""
     for k in range(dL_dx.size):
+        dL_dx[k] = dL_dz[k] * other[k]  # (multiply.3)
+
+
+@cuda_kernel
+def multiply_forward_cuda(x, y, z):
+    """z = x y, one thread for each number; z may be x."""
+    k = cuda.grid(1)
+    if k < z.size:
+        z[k] = x[k] * y[k]  # (multiply.1)
+
+
+@cuda_kernel
+def multiply_backward_cuda(dL_dz, other, dL_dx):
+    """dL/dx = dL/dz times one of the other factors, one thread for each number; dL_dz may be dL_dx."""
+    k = cuda.grid(1)
+    if k < dL_dx.size:
         dL_dx[k] = dL_dz[k] * other[k]  # (multiply.3)
 
 
@@ -68,4 +85,23 @@ class Multiply(OfEqualInputs):
             for i, x in enumerate(share.x):
                 if i != m:
                     multiply_backward(product, x.reshape(-1), dL_dx.reshape(-1))
+                    product = dL_dx.reshape(-1)
+
+    def forward_cuda(self, share: Share) -> None:
+        """Multiply the inputs from left to right."""
+        first, second, *others = (x.reshape(-1) for x in share.x)
+        z = share.z.reshape(-1)
+        multiply_forward_cuda[flat(z.size)](first, second, z)
+        for x in others:
+            multiply_forward_cuda[flat(z.size)](z, x, z)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Multiply the gradient of each input by all the other inputs."""
+        for m, dL_dx in enumerate(share.dL_dx):
+            if dL_dx is None:
+                continue
+            product = share.dL_dz.reshape(-1)
+            for i, x in enumerate(share.x):
+                if i != m:
+                    multiply_backward_cuda[flat(dL_dx.size)](product, x.reshape(-1), dL_dx.reshape(-1))
                     product = dL_dx.reshape(-1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...derivations.notation import output_size
+from ...derivations.notation import output_size, windows_over
 from ..arrays import clear
 from ..checks import ConfigurationError, ShapeError
 from .layer import Layer, Shape, Share, require_image
@@ -85,10 +85,23 @@ class Pool2D(Layer):
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return the bounds of the kernels' loops."""
-        ((_, H, B),), (_, P, Q) = x_shapes, self.output_shape(*x_shapes)
+        return {name: line.offsets_inside() for name, line in self._lines(*x_shapes).items()}
+
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return the bounds of the kernels' loops, forward for each window and backward for each pixel.
+
+        They have 32 bits, because a thread has registers of 32 bits, and not many.
+        """
+        lines = self._lines(*x_shapes)
+        tables = {name: line.offsets_inside() for name, line in lines.items()}
+        tables |= {f"{name}_back": windows_that_hold(line) for name, line in lines.items()}
+        return {name: table.astype(np.int32) for name, table in tables.items()}
+
+    def _lines(self, x_shape: Shape) -> dict[str, Line]:
+        (_, H, B), (_, P, Q) = x_shape, self.output_shape(x_shape)
         return {
-            "rows": Line(H, P, self.size[0], self.stride[0], self._sides[0], 1).offsets_inside(),
-            "columns": Line(B, Q, self.size[1], self.stride[1], self._sides[2], 1).offsets_inside(),
+            "rows": Line(H, P, self.size[0], self.stride[0], self._sides[0], 1),
+            "columns": Line(B, Q, self.size[1], self.stride[1], self._sides[2], 1),
         }
 
     def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
@@ -98,3 +111,13 @@ class Pool2D(Layer):
     def settings(self) -> dict[str, object]:
         """Return the hyper-parameters, the padding as (top, bottom, left, right)."""
         return self.literal_options()
+
+
+def windows_that_hold(line: Line) -> np.ndarray:
+    """Return (n, 2) int64: for each pixel from and to of the windows that hold it."""
+    table = np.zeros((line.n, 2), np.int64)
+    for a in range(line.n):
+        held = [h for _, h in windows_over(a, line.P, line.f, line.s, line.p)]
+        if held:
+            table[a] = min(held), max(held) + 1
+    return table

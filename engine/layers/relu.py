@@ -6,6 +6,7 @@ import numpy as np
 
 from ...derivations import relu as derivation
 from ..backend import kernel, scalar
+from ..cuda import cuda, cuda_kernel, flat
 from .elementwise import Elementwise
 from .layer import Share
 
@@ -38,6 +39,22 @@ def relu_backward(a, dL_da, dL_dz):
         dL_dz[k] = relu_gradient(a[k], dL_da[k], zero, one)
 
 
+@cuda_kernel
+def relu_forward_cuda(z, a):
+    """Fill a from z, one thread for each number."""
+    k = cuda.grid(1)
+    if k < z.size:
+        a[k] = relu(z[k], z.dtype.type(0), z.dtype.type(1))
+
+
+@cuda_kernel
+def relu_backward_cuda(a, dL_da, dL_dz):
+    """Fill dL/dz from dL/da, one thread for each number."""
+    k = cuda.grid(1)
+    if k < a.size:
+        dL_dz[k] = relu_gradient(a[k], dL_da[k], a.dtype.type(0), a.dtype.type(1))
+
+
 class ReLU(Elementwise):
     """Pass what is positive, set the rest to 0: a = max(0, z).
 
@@ -59,6 +76,16 @@ class ReLU(Elementwise):
         """Compute dL/dz from dL/da."""
         if share.dL_dx[0] is not None:
             relu_backward(share.z.reshape(-1), share.dL_dz.reshape(-1), share.dL_dx[0].reshape(-1))
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute a."""
+        relu_forward_cuda[flat(share.z.size)](share.x[0].reshape(-1), share.z.reshape(-1))
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute dL/dz from dL/da."""
+        if share.dL_dx[0] is not None:
+            a, dL_da, dL_dz = (array.reshape(-1) for array in (share.z, share.dL_dz, share.dL_dx[0]))
+            relu_backward_cuda[flat(a.size)](a, dL_da, dL_dz)
 
     def decisions(self, share: Share) -> np.ndarray:
         """Return where z is positive."""

@@ -83,6 +83,12 @@ class Reshape(Layer):
     def backward(self, share: Share) -> None:
         """Do nothing: dL/dx is a view of dL/dz."""
 
+    def forward_cuda(self, share: Share) -> None:
+        """Do nothing: z is a view of x."""
+
+    def backward_cuda(self, share: Share) -> None:
+        """Do nothing: dL/dx is a view of dL/dz."""
+
     def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
         """Return the target shape as it was given."""
         return {"shape": self.shape}

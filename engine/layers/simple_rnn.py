@@ -6,6 +6,8 @@ read once for all blocks. The sums of a step are stored first and go through the
 so that the tile's loop stays small. The weight gradients are sums over samples and time, INPUTS x UNITS of them at
 once, whose lanes are added up at the end. Their operands are first copied so that a tile's rows follow one another in
 memory; in place they lie a whole time step apart, and with 128 units the sums take twice as long.
+
+On a GPU every time step is a launch of its own, for there the threads of all units have to wait for each other.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from ...derivations import simple_rnn as derivation
 from .. import initializers
 from ..backend import LANES, TILE, index, kernel, registers, scalar
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
+from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, maps, position, sum_of_parts_cuda
 from ..scalar import tanh
 from .layer import Layer, Shape, Share
 
@@ -25,6 +28,9 @@ TILE_SIZE = TILE * LANES
 INPUTS = 3  # inputs in a tile of the weight gradient, beside UNITS units; as in conv2d.py
 UNITS = 2 if TILE == 4 else 8
 WEIGHT_TILE = INPUTS * UNITS * LANES
+SIDE = 16 if WARP == 32 else 4  # on a GPU a block of threads has SIDE x SIDE weights, as in dense.py
+PITCH = WARP + 1
+PARTS = 16  # of the time steps, whose weight gradients are summed apart from each other there
 ACTIVATIONS = ("tanh", "sigmoid")
 
 
@@ -189,6 +195,106 @@ def simple_rnn_input_gradient(W_x, delta, dL_dx):
                         row[v] = acc[r, v]
 
 
+@cuda_kernel
+def simple_rnn_step_cuda(x, W_x, W_h, b, t, is_tanh, a):
+    """a_t = f(W_x x_t + W_h a_(t-1) + b) for one t, one thread for each unit of each sample."""
+    n, _, _, i, v = position(1)
+    if i < a.shape[2]:
+        z = b[i]
+        for j in range(x.shape[2]):
+            z += W_x[i, j] * x[n, t, j, v]  # (simple_rnn.1)
+        if t > 0:
+            for k in range(a.shape[2]):
+                z += W_h[i, k] * a[n, t - 1, k, v]  # (simple_rnn.1)
+        a[n, t, i, v] = math.tanh(z) if is_tanh else sigmoid(z, x.dtype.type(1))  # (simple_rnn.2)
+
+
+@cuda_kernel
+def last_state_cuda(a, z):
+    """z = a_T, one thread for each unit of each sample."""
+    n, _, _, i, v = position(1)
+    if i < z.shape[1]:
+        z[n, i, v] = a[n, a.shape[1] - 1, i, v]
+
+
+@cuda_kernel
+def simple_rnn_step_back_cuda(W_h, a, dL_da, t, is_tanh, delta):
+    """δ_t = (u_t + W_hᵀ δ_(t+1)) f'(z_t) for one t, one thread for each unit of each sample."""
+    n, _, _, i, v = position(1)
+    T, U = a.shape[1], a.shape[2]
+    unread, one = T - dL_da.shape[1], a.dtype.type(1)
+    if i < U:
+        total = a.dtype.type(0)
+        if t < T - 1:
+            for k in range(U):
+                total += W_h[k, i] * delta[n, t + 1, k, v]  # (simple_rnn.5)
+        if t >= unread:
+            total += dL_da[n, t - unread, i, v]  # (simple_rnn.5)
+        a_t = a[n, t, i, v]
+        if is_tanh:
+            delta[n, t, i, v] = total * (one - a_t * a_t)  # (simple_rnn.6) (simple_rnn.3)
+        else:
+            delta[n, t, i, v] = total * (a_t * (one - a_t))  # (simple_rnn.6) (simple_rnn.4)
+
+
+@cuda_kernel
+def simple_rnn_weight_gradient_cuda(delta, values, lag, parts):
+    """parts[m] = Σ over samples and some time steps of δ_t x_tᵀ, or of δ_t a_(t-1)ᵀ with a lag of 1.
+
+    A block of SIDE x SIDE threads has as many weights, whose rows it first copies side by side, as in ``dense.py``.
+    """
+    delta_tile = cuda.shared.array((SIDE, PITCH), delta.dtype)
+    value_tile = cuda.shared.array((SIDE, PITCH), delta.dtype)
+    blocks, T = delta.shape[0], delta.shape[1]
+    count, U, J = parts.shape
+    m, first_i, first_j = cuda.blockIdx.z, cuda.blockIdx.y * SIDE, cuda.blockIdx.x * SIDE
+    thread = cuda.threadIdx.y * SIDE + cuda.threadIdx.x
+    zero = delta.dtype.type(0)
+    total = zero
+    for n in range(blocks):
+        for t in range(max(m * T // count, lag), (m + 1) * T // count):
+            for k in range(thread, SIDE * WARP, SIDE * SIDE):
+                row, v = k // WARP, k % WARP
+                delta_tile[row, v] = delta[n, t, first_i + row, v] if first_i + row < U else zero
+                value_tile[row, v] = values[n, t - lag, first_j + row, v] if first_j + row < J else zero
+            cuda.syncthreads()
+            for v in range(WARP):
+                total += (
+                    delta_tile[cuda.threadIdx.y, v] * value_tile[cuda.threadIdx.x, v]
+                )  # (simple_rnn.8) (simple_rnn.9)
+            cuda.syncthreads()
+    i, j = first_i + cuda.threadIdx.y, first_j + cuda.threadIdx.x
+    if i < U and j < J:
+        parts[m, i, j] = total
+
+
+@cuda_kernel
+def simple_rnn_bias_gradient_cuda(delta, dL_db):
+    """dL/db = Σ over samples and time of δ_t, one block of threads for each unit."""
+    partial = cuda.shared.array(REDUCERS, delta.dtype)
+    i, v = cuda.blockIdx.x, cuda.threadIdx.x
+    total = delta.dtype.type(0)
+    for n in range(delta.shape[0]):
+        for t in range(cuda.threadIdx.y, delta.shape[1], cuda.blockDim.y):
+            total += delta[n, t, i, v]  # (simple_rnn.10)
+    thread = cuda.threadIdx.y * WARP + v
+    partial[thread] = total
+    add_up(partial, thread, REDUCERS)
+    if thread == 0:
+        dL_db[i] = partial[0]
+
+
+@cuda_kernel
+def simple_rnn_input_gradient_cuda(W_x, delta, dL_dx):
+    """dL/dx_t = W_xᵀ δ_t, one thread for each input of each sample."""
+    n, _, t, j, v = position(1)
+    if j < dL_dx.shape[2]:
+        total = delta.dtype.type(0)
+        for i in range(delta.shape[2]):
+            total += W_x[i, j] * delta[n, t, i, v]  # (simple_rnn.11)
+        dL_dx[n, t, j, v] = total
+
+
 class SimpleRNN(Layer):
     """Simple recurrent layer: reads a sequence step by step, a_t = f(W_x x_t + W_h a_(t-1) + b) with a_0 = 0.
 
@@ -284,6 +390,15 @@ class SimpleRNN(Layer):
             **{name: np.zeros((blocks, T, U, LANES), dtype) for name in names},
         }
 
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return room for δ, for parts of a weight gradient and, for the last state alone, for all states."""
+        ((T, F),), U = x_shapes, self.units
+        names = ("delta",) if self.return_sequences else ("delta", "a")
+        return {
+            "parts": np.zeros(min(T, PARTS) * U * max(F, U), dtype),
+            **{name: np.zeros((blocks, T, U, WARP), dtype) for name in names},
+        }
+
     def forward(self, share: Share) -> None:
         """Compute the states, from the first step to the last."""
         p, a = share.parameters, share.scratch.get("a", share.z)
@@ -306,6 +421,39 @@ class SimpleRNN(Layer):
         simple_rnn_bias_gradient(delta, share.gradients["b"])
         if dL_dx is not None:
             simple_rnn_input_gradient(p["W_x"], delta, dL_dx)
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute the states, from the first step to the last."""
+        (x,), p, a = share.x, share.parameters, share.scratch.get("a", share.z)
+        blocks, T, U, _ = a.shape
+        units = maps((blocks, 1, 1, U, WARP))
+        for t in range(T):
+            simple_rnn_step_cuda[units](x, p["W_x"], p["W_h"], p["b"], t, self.activation == "tanh", a)
+        if not self.return_sequences:
+            last_state_cuda[units](a, share.z)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Compute the gradients, from the last step to the first."""
+        (x,), (dL_dx,), dL_da, p = share.x, share.dL_dx, share.dL_dz, share.parameters
+        a, delta = share.scratch.get("a", share.z), share.scratch["delta"]
+        blocks, T, U, _ = a.shape
+        if not self.return_sequences:
+            dL_da = dL_da.reshape(blocks, 1, U, WARP)
+        for t in range(T - 1, -1, -1):
+            simple_rnn_step_back_cuda[maps((blocks, 1, 1, U, WARP))](
+                p["W_h"], a, dL_da, t, self.activation == "tanh", delta
+            )
+        for name, values, lag in (("W_x", x, 0), ("W_h", a, 1)):
+            dL_dW, count = share.gradients[name], min(T, PARTS)
+            J = dL_dW.shape[1]
+            parts = share.scratch["parts"][: count * U * J]
+            simple_rnn_weight_gradient_cuda[(-(-J // SIDE), -(-U // SIDE), count), (SIDE, SIDE)](
+                delta, values, lag, parts.reshape(count, U, J)
+            )
+            sum_of_parts_cuda[flat(U * J)](parts.reshape(count, U * J), dL_dW.reshape(-1))
+        simple_rnn_bias_gradient_cuda[U, (WARP, REDUCERS // WARP)](delta, share.gradients["b"])
+        if dL_dx is not None:
+            simple_rnn_input_gradient_cuda[maps((blocks, 1, *x.shape[1:]))](p["W_x"], delta, dL_dx)
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return T U (F + U) - U², as the first step has no state to multiply."""

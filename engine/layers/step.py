@@ -10,10 +10,31 @@ import math
 import numpy as np
 
 from ...derivations import step as derivation
-from ..backend import kernel
+from ..backend import kernel, scalar
 from ..checks import ConfigurationError
+from ..cuda import cuda, cuda_kernel, flat
 from .elementwise import Elementwise
 from .layer import Share
+
+
+@scalar
+def step(z, zero, one):
+    """Return 1 where z is at least 0, and 0 below; NaN stays NaN."""
+    return one if z >= zero else zero if z < zero else z  # (step.1)
+
+
+@scalar
+def sigmoid_gradient(z, dL_da, zero, one):
+    """Return dL/dz as if the step were a sigmoid; e = exp(-|z|) cannot overflow."""
+    e = math.exp(-abs(z))
+    return dL_da * e / ((one + e) * (one + e))  # (step.6)
+
+
+@scalar
+def triangle_gradient(z, dL_da, zero, one):
+    """Return dL/dz as if the step were a ramp of two parabolas."""
+    distance = abs(z)
+    return dL_da * (zero if distance > one else one - distance)  # (step.7)
 
 
 @kernel
@@ -21,7 +42,7 @@ def step_forward(z, a):
     """Fill a from z, on flat arrays."""
     zero, one = z.dtype.type(0), z.dtype.type(1)
     for k in range(z.size):
-        a[k] = one if z[k] >= zero else zero if z[k] < zero else z[k]  # (step.1)
+        a[k] = step(z[k], zero, one)
 
 
 @kernel
@@ -41,27 +62,65 @@ def straight_through(z, dL_da, dL_dz):
 
 @kernel
 def sigmoid_slope(z, dL_da, dL_dz):
-    """Fill dL/dz as if the step were a sigmoid; e = exp(-|z|) cannot overflow."""
-    one = z.dtype.type(1)
+    """Fill dL/dz as if the step were a sigmoid."""
+    zero, one = z.dtype.type(0), z.dtype.type(1)
     for k in range(dL_dz.size):
-        e = math.exp(-abs(z[k]))
-        dL_dz[k] = dL_da[k] * e / ((one + e) * (one + e))  # (step.6)
+        dL_dz[k] = sigmoid_gradient(z[k], dL_da[k], zero, one)
 
 
 @kernel
 def triangle_slope(z, dL_da, dL_dz):
-    """Fill dL/dz as if the step were a ramp of two parabolas."""
+    """Fill dL/dz as if the step were a ramp."""
     zero, one = z.dtype.type(0), z.dtype.type(1)
     for k in range(dL_dz.size):
-        distance = abs(z[k])
-        dL_dz[k] = dL_da[k] * (zero if distance > one else one - distance)  # (step.7)
+        dL_dz[k] = triangle_gradient(z[k], dL_da[k], zero, one)
+
+
+@cuda_kernel
+def step_forward_cuda(z, a):
+    """Fill a from z, one thread for each number."""
+    k = cuda.grid(1)
+    if k < z.size:
+        a[k] = step(z[k], z.dtype.type(0), z.dtype.type(1))
+
+
+@cuda_kernel
+def step_backward_cuda(z, dL_da, dL_dz):
+    """Fill dL/dz with its value, 0."""
+    k = cuda.grid(1)
+    if k < dL_dz.size:
+        dL_dz[k] = z.dtype.type(0)  # (step.3)
+
+
+@cuda_kernel
+def straight_through_cuda(z, dL_da, dL_dz):
+    """Fill dL/dz as if there were no step."""
+    k = cuda.grid(1)
+    if k < dL_dz.size:
+        dL_dz[k] = dL_da[k]  # (step.5)
+
+
+@cuda_kernel
+def sigmoid_slope_cuda(z, dL_da, dL_dz):
+    """Fill dL/dz as if the step were a sigmoid."""
+    k = cuda.grid(1)
+    if k < dL_dz.size:
+        dL_dz[k] = sigmoid_gradient(z[k], dL_da[k], z.dtype.type(0), z.dtype.type(1))
+
+
+@cuda_kernel
+def triangle_slope_cuda(z, dL_da, dL_dz):
+    """Fill dL/dz as if the step were a ramp."""
+    k = cuda.grid(1)
+    if k < dL_dz.size:
+        dL_dz[k] = triangle_gradient(z[k], dL_da[k], z.dtype.type(0), z.dtype.type(1))
 
 
 BACKWARD = {
-    None: step_backward,
-    "straight-through": straight_through,
-    "sigmoid": sigmoid_slope,
-    "triangle": triangle_slope,
+    None: (step_backward, step_backward_cuda),
+    "straight-through": (straight_through, straight_through_cuda),
+    "sigmoid": (sigmoid_slope, sigmoid_slope_cuda),
+    "triangle": (triangle_slope, triangle_slope_cuda),
 }
 
 
@@ -123,7 +182,19 @@ class Step(Elementwise):
         """Set dL/dz to 0, or to what the surrogate makes of dL/da."""
         if share.dL_dx[0] is not None:
             z, dL_da, dL_dz = share.x[0], share.dL_dz, share.dL_dx[0]
-            BACKWARD[self.surrogate](z.reshape(-1), dL_da.reshape(-1), dL_dz.reshape(-1))
+            backward, _ = BACKWARD[self.surrogate]
+            backward(z.reshape(-1), dL_da.reshape(-1), dL_dz.reshape(-1))
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute a."""
+        step_forward_cuda[flat(share.z.size)](share.x[0].reshape(-1), share.z.reshape(-1))
+
+    def backward_cuda(self, share: Share) -> None:
+        """Set dL/dz to 0, or to what the surrogate makes of dL/da."""
+        if share.dL_dx[0] is not None:
+            z, dL_da, dL_dz = share.x[0], share.dL_dz, share.dL_dx[0]
+            _, backward = BACKWARD[self.surrogate]
+            backward[flat(z.size)](z.reshape(-1), dL_da.reshape(-1), dL_dz.reshape(-1))
 
     def unused_equations(self, training: bool) -> set[str]:
         """Return the gradients of the other surrogates, or of all."""

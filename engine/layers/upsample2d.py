@@ -17,6 +17,7 @@ import numpy as np
 from ...derivations import upsample2d as derivation
 from ..backend import LANES, index, kernel, registers
 from ..checks import ConfigurationError
+from ..cuda import cuda_kernel, maps, position
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers
 
@@ -60,6 +61,29 @@ def nearest_backward(dL_dz, dL_dx, s_h, s_w):
                                 total[v] += dL_dz[n, c, index(h), index(q), v]
                     for v in range(LANES):
                         dL_dx[n, c, a, b, v] = total[v]  # (upsample2d.6)
+
+
+@cuda_kernel
+def nearest_forward_cuda(x, z, s_h, s_w):
+    """z = s_h x s_w copies of each pixel, one thread for each pixel."""
+    n, c, a, b, v = position(x.shape[1])
+    if b < x.shape[3]:
+        pixel = x[n, c, a, b, v]
+        for h in range(s_h * a, s_h * a + s_h):  # (upsample2d.2)
+            for q in range(s_w * b, s_w * b + s_w):
+                z[n, c, h, q, v] = pixel  # (upsample2d.1)
+
+
+@cuda_kernel
+def nearest_backward_cuda(dL_dz, dL_dx, s_h, s_w):
+    """dL/dx = the sum of dL/dz over the copies of each pixel, one thread for each pixel."""
+    n, c, a, b, v = position(dL_dx.shape[1])
+    if b < dL_dx.shape[3]:
+        total = dL_dz.dtype.type(0)
+        for h in range(s_h * a, s_h * a + s_h):
+            for q in range(s_w * b, s_w * b + s_w):
+                total += dL_dz[n, c, h, q, v]
+        dL_dx[n, c, a, b, v] = total  # (upsample2d.6)
 
 
 @kernel
@@ -110,6 +134,36 @@ def bilinear_backward(dL_dz, dL_dx, rows, row_weights, columns, column_weights, 
                             total[v] += v_b * line[q, v]
                     for v in range(LANES):
                         dL_dx[n, c, a, b, v] = total[v]  # (upsample2d.6)
+
+
+@cuda_kernel
+def bilinear_forward_cuda(x, z, rows, row_weights, columns, column_weights):
+    """z = the weighted mean of four pixels, one thread for each output; the tables as :func:`between` returns them."""
+    n, c, h, q, v = position(z.shape[1])
+    if q < z.shape[3]:
+        upper, lower, left, right = rows[h, 0], rows[h, 1], columns[q, 0], columns[q, 1]
+        u_0, u_1 = row_weights[h, 0], row_weights[h, 1]
+        at_left = u_0 * x[n, c, upper, left, v] + u_1 * x[n, c, lower, left, v]
+        at_right = u_0 * x[n, c, upper, right, v] + u_1 * x[n, c, lower, right, v]
+        z[n, c, h, q, v] = column_weights[q, 0] * at_left + column_weights[q, 1] * at_right  # (upsample2d.1)
+
+
+@cuda_kernel
+def bilinear_backward_cuda(dL_dz, dL_dx, rows, row_weights, columns, column_weights):
+    """dL/dx = the weighted sum over the outputs in which a pixel occurs, one thread for each pixel.
+
+    The tables as :func:`readers` returns them.
+    """
+    n, c, a, b, v = position(dL_dx.shape[1])
+    if b < dL_dx.shape[3]:
+        zero = dL_dz.dtype.type(0)
+        total = zero
+        for j in range(columns[b, 1]):
+            q, of_column = columns[b, 0] + j, zero
+            for i in range(rows[a, 1]):
+                of_column += row_weights[a, i] * dL_dz[n, c, rows[a, 0] + i, q, v]
+            total += column_weights[b, j] * of_column
+        dL_dx[n, c, a, b, v] = total  # (upsample2d.6)
 
 
 def between(n: int, s: int) -> tuple[np.ndarray, np.ndarray]:
@@ -220,15 +274,22 @@ class Upsample2D(Layer):
         """Return the tables of the bilinear kernels and room for one row each way."""
         if self.method == "nearest":
             return {}
-        arrays = {}
-        ((_, *sizes),) = x_shapes
+        W = x_shapes[0][2]
+        lines = {"line": np.empty((W, LANES), dtype), "line_back": np.empty((self.scale[1] * W, LANES), dtype)}
+        return self._tables(*x_shapes, dtype) | lines
+
+    def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
+        """Return the tables of the bilinear kernels."""
+        return {} if self.method == "nearest" else self._tables(*x_shapes, dtype)
+
+    def _tables(self, x_shape: Shape, dtype) -> dict[str, np.ndarray]:
+        arrays, (_, *sizes) = {}, x_shape
         for side, n, s in zip(("rows", "columns"), sizes, self.scale, strict=True):
             lines, weights = between(n, s)
             ranges, by_input = readers(lines, weights, n)
             arrays |= {side: lines, f"{side}_u": weights.astype(dtype)}
             arrays |= {f"{side}_back": ranges, f"{side}_back_u": by_input.astype(dtype)}
-        W, Q = sizes[1], self.scale[1] * sizes[1]
-        return arrays | {"line": np.empty((W, LANES), dtype), "line_back": np.empty((Q, LANES), dtype)}
+        return arrays
 
     def forward(self, share: Share) -> None:
         """Compute z."""
@@ -248,6 +309,26 @@ class Upsample2D(Layer):
         else:
             rows, columns = (s["rows_back"], s["rows_back_u"]), (s["columns_back"], s["columns_back_u"])
             bilinear_backward(dL_dz, dL_dx, *rows, *columns, s["line_back"])
+
+    def forward_cuda(self, share: Share) -> None:
+        """Compute z."""
+        (x,), z, s = share.x, share.z, share.scratch
+        if self.method == "nearest":
+            nearest_forward_cuda[maps(x.shape)](x, z, *self.scale)
+        else:
+            tables = s["rows"], s["rows_u"], s["columns"], s["columns_u"]
+            bilinear_forward_cuda[maps(z.shape)](x, z, *tables)
+
+    def backward_cuda(self, share: Share) -> None:
+        """Collect the gradient of each pixel from the outputs in which it occurs."""
+        (dL_dx,), dL_dz, s = share.dL_dx, share.dL_dz, share.scratch
+        if dL_dx is None:
+            return
+        if self.method == "nearest":
+            nearest_backward_cuda[maps(dL_dx.shape)](dL_dz, dL_dx, *self.scale)
+        else:
+            tables = s["rows_back"], s["rows_back_u"], s["columns_back"], s["columns_back_u"]
+            bilinear_backward_cuda[maps(dL_dx.shape)](dL_dz, dL_dx, *tables)
 
     def literal_options(self, share: Share | None = None, sample: int = 0) -> dict[str, object]:
         """Return scale and method."""

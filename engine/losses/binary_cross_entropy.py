@@ -13,6 +13,7 @@ import numpy as np
 from ...derivations import binary_cross_entropy as derivation
 from ..backend import LANES, kernel
 from ..checks import ConfigurationError, ShapeError
+from ..cuda import WARP, cuda, cuda_kernel
 from .loss import Loss, check_binary, check_probabilities, check_values, pack_values
 
 REMEDY = "put a Sigmoid before this loss, or better use BinaryCrossEntropy(logits=True) without one"
@@ -67,6 +68,55 @@ def binary_cross_entropy_of_logits(z, target, samples, N, dL_dz):
                 else:
                     dL_dz[n, k, v] = zero
     return loss
+
+
+@cuda_kernel
+def binary_cross_entropy_cuda(p, target, samples, N, size, dL_dp, losses):
+    """Fill the loss of each sample and dL/dp, one thread for each sample; constants as in binary_cross_entropy.
+
+    All but losses (blocks, K, WARP); size is K.
+    """
+    n, v = cuda.blockIdx.x, cuda.threadIdx.x
+    zero, one = p.dtype.type(0), p.dtype.type(1)
+    lowest, flattest = p.dtype.type(-100), p.dtype.type(1e-12)
+    NK = N * size
+    loss = zero
+    for k in range(p.shape[1]):
+        if n * WARP + v < samples:
+            chance, t = p[n, k, v], target[n, k, v]
+            log_p = lowest if chance == zero else math.log(chance)
+            log_rest = lowest if chance == one else math.log1p(-chance)
+            loss -= (t * log_p + (one - t) * log_rest) / size  # (binary_cross_entropy.1)
+            slope = chance * (one - chance)
+            if math.isinf(one / slope):
+                slope = flattest
+            dL_dp[n, k, v] = (chance - t) / slope / NK  # (binary_cross_entropy.3)
+        else:
+            dL_dp[n, k, v] = zero
+    losses[n, v] = loss
+
+
+@cuda_kernel
+def binary_cross_entropy_of_logits_cuda(z, target, samples, N, size, dL_dz, losses):
+    """Fill the loss of each sample and dL/dz, one thread for each sample.
+
+    All but losses (blocks, K, WARP); size is K.
+    """
+    n, v = cuda.blockIdx.x, cuda.threadIdx.x
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    NK = N * size
+    loss = zero
+    for k in range(z.shape[1]):
+        if n * WARP + v < samples:
+            logit, t = z[n, k, v], target[n, k, v]
+            e = math.exp(-abs(logit))
+            surplus = logit * (one - t) if logit >= zero else -logit * t
+            loss += (surplus + math.log1p(e)) / size  # (binary_cross_entropy.8)
+            p = (one if logit >= zero else e) / (one + e)
+            dL_dz[n, k, v] = (p - t) / NK  # (binary_cross_entropy.10)
+        else:
+            dL_dz[n, k, v] = zero
+    losses[n, v] = loss
 
 
 class BinaryCrossEntropy(Loss):
@@ -159,3 +209,15 @@ class BinaryCrossEntropy(Loss):
         if not (self.logits or L >= 0):
             check_probabilities(self, z, REMEDY)
         return L
+
+    def check_output(self, z: np.ndarray) -> None:
+        """Raise a ConfigurationError when an output is no probability."""
+        if not self.logits:
+            check_probabilities(self, z, REMEDY)
+
+    def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
+        """Compute the losses and their gradient; whether p were probabilities, the caller has to look."""
+        flat, number = (len(z), -1, WARP), z.dtype.type
+        N, K = number(N), number(z.size // losses.size)
+        function = binary_cross_entropy_of_logits_cuda if self.logits else binary_cross_entropy_cuda
+        function[losses.shape](z.reshape(flat), target.reshape(flat), samples, N, K, dL_dz.reshape(flat), losses)

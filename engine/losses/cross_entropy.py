@@ -12,6 +12,7 @@ import numpy as np
 
 from ...derivations import cross_entropy as derivation
 from ..backend import LANES, kernel
+from ..cuda import WARP, cuda, cuda_kernel
 from .loss import Loss, check_labels, check_probabilities, pack_labels
 
 REMEDY = "put a Softmax before this loss, or better use SoftmaxCrossEntropy without one"
@@ -40,6 +41,28 @@ def cross_entropy(p, label, samples, N, dL_dp):
                     inverse = steepest
                 dL_dp[n, label[n, v], v] = -inverse / N  # (cross_entropy.2)
     return loss
+
+
+@cuda_kernel
+def cross_entropy_cuda(p, label, samples, N, dL_dp, losses):
+    """Fill the loss of each sample and dL/dp, one thread for each sample; constants as in cross_entropy.
+
+    p and dL_dp (blocks, K, WARP), label and losses (blocks, WARP).
+    """
+    n, v = cuda.blockIdx.x, cuda.threadIdx.x
+    zero, one = p.dtype.type(0), p.dtype.type(1)
+    lowest, steepest = p.dtype.type(-100), p.dtype.type(1e12)
+    for k in range(p.shape[1]):
+        dL_dp[n, k, v] = zero
+    loss = zero
+    if n * WARP + v < samples:
+        chosen = p[n, label[n, v], v]
+        loss = -(lowest if chosen == zero else math.log(chosen))  # (cross_entropy.1)
+        inverse = one / chosen
+        if math.isinf(inverse):
+            inverse = steepest
+        dL_dp[n, label[n, v], v] = -inverse / N  # (cross_entropy.2)
+    losses[n, v] = loss
 
 
 class CrossEntropy(Loss):
@@ -99,3 +122,11 @@ class CrossEntropy(Loss):
         if not L >= 0:
             check_probabilities(self, z, REMEDY)
         return L
+
+    def check_output(self, z: np.ndarray) -> None:
+        """Raise a ConfigurationError when an output is no probability."""
+        check_probabilities(self, z, REMEDY)
+
+    def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
+        """Compute the losses and their gradient; whether p were probabilities, the caller has to look."""
+        cross_entropy_cuda[losses.shape](z, target, samples, z.dtype.type(N), dL_dz, losses)

@@ -10,6 +10,7 @@ import numpy as np
 from ...derivations import hinge as derivation
 from ..backend import kernel
 from ..checks import ConfigurationError
+from ..cuda import WARP, cuda, cuda_kernel
 from .loss import Loss, check_binary, check_labels, pack_labels, pack_values
 
 
@@ -59,6 +60,47 @@ def hinge_of_one_score(z, target, samples, N, margin, dL_dz):
             else:
                 dL_dz[n, 0, v] = zero
     return loss
+
+
+@cuda_kernel
+def hinge_cuda(z, label, samples, N, size, margin, dL_dz, losses):
+    """Fill the loss of each sample and dL/dz for several classes, one thread for each sample.
+
+    z and dL_dz (blocks, K, WARP), label and losses (blocks, WARP); size is K.
+    """
+    n, v = cuda.blockIdx.x, cuda.threadIdx.x
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    NK = N * size
+    if n * WARP + v >= samples:
+        for k in range(z.shape[1]):
+            dL_dz[n, k, v] = zero
+        losses[n, v] = zero
+        return
+    total, count = zero, zero
+    for k in range(z.shape[1]):
+        violation = margin - z[n, label[n, v], v] + z[n, k, v]  # (hinge.1)
+        if k == label[n, v] or violation <= zero:
+            dL_dz[n, k, v] = zero
+        else:
+            total += violation
+            count += one
+            dL_dz[n, k, v] = one / NK  # (hinge.5)
+    losses[n, v] = total / size  # (hinge.2)
+    dL_dz[n, label[n, v], v] = -count / NK  # (hinge.6)
+
+
+@cuda_kernel
+def hinge_of_one_score_cuda(z, target, samples, N, size, margin, dL_dz, losses):
+    """Fill the loss of each sample and dL/dz for a single score, one thread for each sample; size is 1."""
+    n, v = cuda.blockIdx.x, cuda.threadIdx.x
+    zero, one, two = z.dtype.type(0), z.dtype.type(1), z.dtype.type(2)
+    loss, slope = zero, zero
+    if n * WARP + v < samples:
+        y = two * target[n, 0, v] - one
+        violation = margin - y * z[n, 0, v]
+        loss = zero if violation <= zero else violation  # (hinge.8)
+        slope = zero if violation <= zero else -y / N  # (hinge.9)
+    losses[n, v], dL_dz[n, 0, v] = loss, slope
 
 
 class Hinge(Loss):
@@ -130,3 +172,9 @@ class Hinge(Loss):
         """Compute the summed loss and its gradient."""
         function = hinge_of_one_score if z.shape[1] == 1 else hinge
         return function(z, target, samples, z.dtype.type(N), z.dtype.type(self.margin), dL_dz)
+
+    def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
+        """Compute the losses and their gradient."""
+        K, number = z.shape[1], z.dtype.type
+        function = hinge_of_one_score_cuda if K == 1 else hinge_cuda
+        function[losses.shape](z, target, samples, number(N), number(K), number(self.margin), dL_dz, losses)

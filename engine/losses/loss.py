@@ -10,9 +10,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from .. import cuda
 from ..arrays import blocks_for, pack, unpack
 from ..backend import LANES
 from ..checks import ConfigurationError, ShapeError
+from ..cuda import WARP
 
 
 class Loss:
@@ -80,6 +82,21 @@ class Loss:
         dL_dz = np.empty_like(lanes)
         return self.on_lanes(lanes, targets, N, N, dL_dz) / N, unpack(dL_dz, N)
 
+    def call_cuda(self, z: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return what a call returns, computed on a GPU; the target has been checked."""
+        N, blocks, device = len(z), blocks_for(len(z), WARP), cuda.device()
+        lanes = np.empty((blocks, *z.shape[1:], WARP), z.dtype)
+        pack(z, lanes)
+        if target.ndim == 1:
+            packed = np.zeros((blocks, WARP), np.int64)
+            packed.reshape(-1)[:N] = target
+        else:
+            packed = np.empty_like(lanes)
+            pack(target, packed)
+        dL_dz, losses = device.zeros(lanes.shape, z.dtype), device.zeros((blocks, WARP), z.dtype)
+        self.on_cuda(device.put(lanes), device.put(packed), N, N, dL_dz, losses)
+        return float(device.get(losses).sum(dtype=np.float64)) / N, unpack(device.get(dL_dz), N)
+
     def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
         """Return the target in the form that ``pack_target`` takes, or raise a ShapeError."""
         raise NotImplementedError
@@ -100,6 +117,24 @@ class Loss:
             Lanes of this share that hold samples.
         N : int
             Samples of the whole mini-batch, over which the loss averages.
+        """
+        raise NotImplementedError
+
+    def check_output(self, z: np.ndarray) -> None:
+        """Raise a ConfigurationError where an output (N, ...) is none for this loss; its kernels do not check."""
+
+    def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
+        """Fill dL/dz and the loss of each of the first ``samples`` lanes by CUDA kernels, zeros behind them.
+
+        Parameters
+        ----------
+        z, dL_dz : device arrays of shape (blocks, ..., WARP)
+        target : device array
+            Integer labels (blocks, WARP), or values of the shape and dtype of z.
+        samples, N : int
+            As in ``on_lanes``.
+        losses : device array of shape (blocks, WARP), dtype of z
+            Before the mean over the samples.
         """
         raise NotImplementedError
 

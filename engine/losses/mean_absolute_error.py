@@ -6,6 +6,7 @@ import numpy as np
 
 from ...derivations import mean_absolute_error as derivation
 from ..backend import LANES, kernel, scalar
+from ..cuda import WARP, cuda, cuda_kernel
 from .loss import LossOfValues
 
 
@@ -34,6 +35,26 @@ def mean_absolute_error(p, target, samples, N, dL_dp):
                 else:
                     dL_dp[n, k, v] = 0
     return loss
+
+
+@cuda_kernel
+def mean_absolute_error_cuda(p, target, samples, N, size, dL_dp, losses):
+    """Fill the loss of each sample and dL/dp, one thread for each sample.
+
+    All but losses (blocks, K, WARP); size is K.
+    """
+    n, v = cuda.blockIdx.x, cuda.threadIdx.x
+    zero, one = p.dtype.type(0), p.dtype.type(1)
+    NK = N * size
+    loss = zero
+    for k in range(p.shape[1]):
+        if n * WARP + v < samples:
+            residual = p[n, k, v] - target[n, k, v]
+            loss += abs(residual) / size  # (mean_absolute_error.1)
+            dL_dp[n, k, v] = sign(residual, one) / NK  # (mean_absolute_error.3)
+        else:
+            dL_dp[n, k, v] = zero
+    losses[n, v] = loss
 
 
 class MeanAbsoluteError(LossOfValues):
@@ -70,3 +91,11 @@ class MeanAbsoluteError(LossOfValues):
         flat = (len(z), -1, LANES)
         number = z.dtype.type(N)
         return mean_absolute_error(z.reshape(flat), target.reshape(flat), samples, number, dL_dz.reshape(flat))
+
+    def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
+        """Compute the losses and their gradient."""
+        flat, number = (len(z), -1, WARP), z.dtype.type
+        N, K = number(N), number(z.size // losses.size)
+        mean_absolute_error_cuda[losses.shape](
+            z.reshape(flat), target.reshape(flat), samples, N, K, dL_dz.reshape(flat), losses
+        )

@@ -7,6 +7,7 @@ import numpy as np
 from ...derivations import perceptron as derivation
 from ..backend import LANES, kernel
 from ..checks import ShapeError
+from ..cuda import WARP, cuda, cuda_kernel
 from .loss import LossOfValues
 
 
@@ -26,6 +27,22 @@ def perceptron(a, target, samples, N, dL_da):
                 else:
                     dL_da[n, k, v] = zero
     return loss
+
+
+@cuda_kernel
+def perceptron_cuda(a, target, samples, N, dL_da, losses):
+    """Fill the loss of each sample and dL/da, one thread for each sample; all but losses (blocks, K, WARP)."""
+    n, v = cuda.blockIdx.x, cuda.threadIdx.x
+    zero, two = a.dtype.type(0), a.dtype.type(2)
+    loss = zero
+    for k in range(a.shape[1]):
+        if n * WARP + v < samples:
+            residual = a[n, k, v] - target[n, k, v]
+            loss += residual * residual / two  # (perceptron.1)
+            dL_da[n, k, v] = residual / N  # (perceptron.2)
+        else:
+            dL_da[n, k, v] = zero
+    losses[n, v] = loss
 
 
 class Perceptron(LossOfValues):
@@ -73,3 +90,8 @@ class Perceptron(LossOfValues):
         flat = (len(z), -1, LANES)
         number = z.dtype.type(N)
         return perceptron(z.reshape(flat), target.reshape(flat), samples, number, dL_dz.reshape(flat))
+
+    def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
+        """Compute the losses and their gradient."""
+        flat, N = (len(z), -1, WARP), z.dtype.type(N)
+        perceptron_cuda[losses.shape](z.reshape(flat), target.reshape(flat), samples, N, dL_dz.reshape(flat), losses)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...derivations import softmax_cross_entropy as derivation
 from ..backend import kernel
+from ..cuda import WARP, cuda, cuda_kernel
 from .loss import Loss, check_labels, pack_labels
 
 
@@ -43,6 +44,35 @@ def softmax_cross_entropy(z, label, samples, N, dL_dz):
     return loss
 
 
+@cuda_kernel
+def softmax_cross_entropy_cuda(z, label, samples, N, dL_dz, losses):
+    """Fill the loss of each sample and dL/dz, one thread for each sample.
+
+    z and dL_dz (blocks, K, WARP), label and losses (blocks, WARP).
+    """
+    n, v = cuda.blockIdx.x, cuda.threadIdx.x
+    K = z.shape[1]
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    if n * WARP + v >= samples:
+        for k in range(K):
+            dL_dz[n, k, v] = zero
+        losses[n, v] = zero
+        return
+    largest = z[n, 0, v]
+    for k in range(1, K):
+        largest = max(largest, z[n, k, v])
+    total = zero
+    for k in range(K):
+        e = math.exp(z[n, k, v] - largest)
+        dL_dz[n, k, v] = e
+        total += e
+    below = z[n, label[n, v], v] - largest
+    losses[n, v] = math.log(total) - below  # (softmax_cross_entropy.1)
+    for k in range(K):
+        t = one if k == label[n, v] else zero
+        dL_dz[n, k, v] = (dL_dz[n, k, v] / total - t) / N  # (softmax_cross_entropy.5)
+
+
 class SoftmaxCrossEntropy(Loss):
     """Mean over the mini-batch of -log p[label], where p is the softmax of the network's output.
 
@@ -74,3 +104,7 @@ class SoftmaxCrossEntropy(Loss):
     def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
         """Compute the summed loss and (p - t) / N."""
         return softmax_cross_entropy(z, target, samples, z.dtype.type(N), dL_dz)
+
+    def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
+        """Compute the losses and (p - t) / N."""
+        softmax_cross_entropy_cuda[losses.shape](z, target, samples, z.dtype.type(N), dL_dz, losses)

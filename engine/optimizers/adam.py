@@ -8,6 +8,7 @@ import numpy as np
 
 from ...derivations import adam as derivation
 from ..backend import kernel
+from ..cuda import cuda, cuda_kernel, flat
 from .optimizer import Optimizer, fraction, positive_number
 
 
@@ -16,6 +17,20 @@ def adam_update(theta, g, m, v, constants):
     """One step of Adam; constants are those of ``Adam.constants``."""
     rate, beta1, beta2, rest1, rest2, eps, correction1, correction2 = constants  # rest = 1 - beta
     for k in range(theta.size):
+        m[k] = beta1 * m[k] + rest1 * g[k]  # (adam.1)
+        v[k] = beta2 * v[k] + rest2 * g[k] * g[k]  # (adam.2)
+        m_hat = m[k] / correction1  # (adam.3)
+        v_hat = v[k] / correction2  # (adam.4)
+        theta[k] = theta[k] - rate * m_hat / (math.sqrt(v_hat) + eps)  # (adam.5)
+
+
+@cuda_kernel
+def adam_update_cuda(theta, g, m, v, constants):
+    """One step of Adam, one thread for each parameter; constants are those of ``Adam.constants``."""
+    k = cuda.grid(1)
+    if k < theta.size:
+        rate, beta1, beta2, rest1 = constants[0], constants[1], constants[2], constants[3]
+        rest2, eps, correction1, correction2 = constants[4], constants[5], constants[6], constants[7]
         m[k] = beta1 * m[k] + rest1 * g[k]  # (adam.1)
         v[k] = beta2 * v[k] + rest2 * g[k] * g[k]  # (adam.2)
         m_hat = m[k] / correction1  # (adam.3)
@@ -63,6 +78,10 @@ class Adam(Optimizer):
         m, v = self.state[name]["m"], self.state[name]["v"]
         constants = self.constants(name, theta.dtype.type)
         adam_update(theta[stretch], g[stretch], m[stretch], v[stretch], constants)
+
+    def update_cuda(self, theta, g, state: dict, constants) -> None:
+        """Apply (adam.1) to (adam.5)."""
+        adam_update_cuda[flat(theta.size)](theta, g, state["m"], state["v"], constants)
 
     def settings(self) -> dict[str, float]:
         """Return the hyper-parameters."""

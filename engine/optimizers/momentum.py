@@ -6,6 +6,7 @@ import numpy as np
 
 from ...derivations import momentum as derivation
 from ..backend import kernel
+from ..cuda import cuda, cuda_kernel, flat
 from .optimizer import Optimizer, fraction
 
 
@@ -13,6 +14,16 @@ from .optimizer import Optimizer, fraction
 def momentum_update(theta, g, v, learning_rate, momentum):
     """v = μ v + g, then θ = θ - α v."""
     for k in range(theta.size):
+        v[k] = momentum * v[k] + g[k]  # (momentum.1)
+        theta[k] = theta[k] - learning_rate * v[k]  # (momentum.2)
+
+
+@cuda_kernel
+def momentum_update_cuda(theta, g, v, constants):
+    """v = μ v + g, then θ = θ - α v, one thread for each parameter; constants are those of ``Momentum.constants``."""
+    k = cuda.grid(1)
+    if k < theta.size:
+        learning_rate, momentum = constants[0], constants[1]
         v[k] = momentum * v[k] + g[k]  # (momentum.1)
         theta[k] = theta[k] - learning_rate * v[k]  # (momentum.2)
 
@@ -41,12 +52,18 @@ class Momentum(Optimizer):
         super().__init__(learning_rate)
         self.momentum = fraction(type(self).__name__, "momentum", momentum)
 
+    def constants(self, name: str, number: type) -> tuple:
+        """Return α and μ as ``number``."""
+        return number(self.learning_rate), number(self.momentum)
+
     def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
         """Apply (momentum.1) and (momentum.2) to a stretch."""
-        number = theta.dtype.type
         v = self.state[name]["v"]
-        rate, share = number(self.learning_rate), number(self.momentum)
-        momentum_update(theta[stretch], g[stretch], v[stretch], rate, share)
+        momentum_update(theta[stretch], g[stretch], v[stretch], *self.constants(name, theta.dtype.type))
+
+    def update_cuda(self, theta, g, state: dict, constants) -> None:
+        """Apply (momentum.1) and (momentum.2)."""
+        momentum_update_cuda[flat(theta.size)](theta, g, state["v"], constants)
 
     def settings(self) -> dict[str, float]:
         """Return the hyper-parameters."""

@@ -101,6 +101,14 @@ class Optimizer:
         """
         raise NotImplementedError
 
+    def constants(self, name: str, number: type) -> tuple:
+        """Return what the update of a parameter needs beside arrays in its current step, as numbers of one type."""
+        raise NotImplementedError
+
+    def update_cuda(self, theta, g, state: dict, constants) -> None:
+        """Move theta by a CUDA kernel; all arrays are flat and on the GPU, constants are those of ``constants``."""
+        raise NotImplementedError
+
     def settings(self) -> dict[str, float]:
         """Return the hyper-parameters."""
         return {"learning_rate": self.learning_rate}

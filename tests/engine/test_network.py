@@ -294,8 +294,8 @@ def test_dtype_is_checked(dtype):
 
 def test_device_and_threads_are_checked():
     x = Input((2,))
-    with pytest.raises(DeviceError, match="^Network: device 'cuda' is not available; use device='cpu'"):
-        Network(x, ReLU()(x), device="cuda")
+    with pytest.raises(DeviceError, match="^Network: device: got 'tpu', expected 'cpu' or 'cuda'"):
+        Network(x, ReLU()(x), device="tpu")
     with pytest.raises(ConfigurationError, match="^workers: threads: got 0, expected an integer of at least 1"):
         Network(x, ReLU()(x), threads=0)
 
