@@ -1,16 +1,18 @@
-# Two commands: `make train` trains LeNet-5 on MNIST, `make test` runs the tests. Both make .venv first, once.
+# Two commands: `make train` trains LeNet-5 on MNIST, `make test` runs the tests. Both make .venv first, once; the tests
+# of CUDA kernels compile them, for which `make test` also installs NVIDIA's compiler where there is one.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+COMPILER := $(VENV)/.cuda
 
 .PHONY: train test lint clean
 
 train: $(READY)
 	$(BIN)/handgrad train lenet5
 
-test: $(READY)
+test: $(READY) $(COMPILER)
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -24,6 +26,13 @@ $(READY): pyproject.toml Makefile
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[sample,dev]"
 	@touch $(READY)
+
+$(COMPILER): $(READY)
+	@if [ "$$(uname -s)" = Linux ]; then \
+	  echo "installing the compiler for CUDA kernels: one to two minutes, once"; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[cuda]"; \
+	fi
+	@touch $(COMPILER)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

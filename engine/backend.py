@@ -22,7 +22,7 @@ from pathlib import Path
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import carray, njit, typeof, types, uint32
+from numba import carray, int32, njit, typeof, types, uint32
 from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
 from numba.core import cgutils, config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
@@ -43,6 +43,7 @@ __all__ = [
     "compile_seconds",
     "cpu_features",
     "index",
+    "int32",
     "kernel",
     "kernel_calls",
     "kernels_cached",

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from . import simulator
-from .backend import CPUDispatcher, typeof, uint32
+from .backend import CPUDispatcher, int32, typeof, uint32
 from .checks import DeviceError
 
 IS_SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
@@ -250,8 +250,8 @@ class SimulatedDevice(_HostMemory):
             return self.simulator
         if value is math:
             return simulator.MATH
-        if value is uint32:
-            return np.uint32
+        if value is uint32 or value is int32:
+            return np.dtype(value.name).type
         return self._python(value.function) if isinstance(value, CudaFunction) else value
 
     @contextmanager
@@ -311,6 +311,9 @@ def import_numba_cuda():
     """Return the module numba.cuda of the package numba-cuda, or raise a DeviceError that says what to install."""
     if not hasattr(np, "row_stack"):  # numba-cuda 0.30 asks for it, and NumPy 2.5 no longer has it (numba-cuda #907)
         np.row_stack = np.vstack  # noqa: NPY201
+    os.environ.setdefault("NUMBA_CUDA_LOW_OCCUPANCY_WARNINGS", "0")  # small grids are what small networks have
+    if os.path.isdir("/usr/local/cuda/nvvm"):  # where a toolkit of the system lies, if there are no packages
+        os.environ.setdefault("CUDA_HOME", "/usr/local/cuda")
     try:
         from numba import cuda as module
     except ImportError as error:
@@ -340,9 +343,6 @@ class Gpu:
                 reason = " ".join(str(error).split()).strip(" :.") or type(error).__name__
                 raise DeviceError(f"device cuda: no GPU can be used ({reason})", remedy="use --device cpu") from error
         self.name = self.name.decode() if isinstance(self.name, bytes) else self.name
-        from numba.cuda import config
-
-        config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # small grids are what small networks have
         self.stream = self.cuda.stream()
         self._kernels: dict[CudaKernel, object] = {}
 
@@ -359,7 +359,10 @@ class Gpu:
 
     def zeros(self, shape, dtype):
         """Return memory that is filled with zeros."""
-        return self.put(np.zeros(shape, dtype))
+        array = self.cuda.device_array(shape, dtype, stream=self.stream)
+        if array.size:
+            clear_cuda[flat(array.size)](array.reshape(-1))
+        return array
 
     def put(self, array: np.ndarray):
         """Return a copy on the device."""
@@ -395,9 +398,7 @@ class Gpu:
         from cuda.bindings import driver
 
         graph = _Graph(driver, driver.CUstream(int(_handle(self.stream))))
-        _check(
-            driver.cuStreamBeginCapture(graph.stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
-        )
+        _check(driver.cuStreamBeginCapture(graph.stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED))
         try:
             yield graph
         finally:
@@ -469,6 +470,11 @@ class OfflineCompiler(_HostMemory):
                 cc=self.capability,
                 **bounds,
             )
+
+    @contextmanager
+    def capture(self):
+        """Yield an object whose ``replay`` does nothing: the launches in the block compile as always."""
+        yield types.SimpleNamespace(replay=lambda: None)
 
 
 _current: list = []

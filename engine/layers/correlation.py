@@ -19,8 +19,8 @@ from .window import Line, offset_steps, pixel_offsets
 SUMS = 6 if TILE == 4 else 24  # products of channels and filters that a tile adds up: 12 of 16 registers, 24 of 32
 NEAR = 36 * 1024  # bytes that stay in the nearest cache, more or less, while a tile goes over them again and again
 WARPS = 2 if IS_SIMULATED else 4  # in a block of the weight gradient on a GPU
-ROW_SUMS = 88  # sums that each thread of it may have: they pass through 48 KiB of shared memory
-BUSY = 528  # blocks of threads that keep a GPU busy: four for each of 132 multiprocessors
+ROW_SUMS = 60  # sums that each thread of it may have: with 88 it needs 186 registers
+BUSY = 6 if IS_SIMULATED else 528  # blocks of threads that keep a GPU busy: four for each of 132 multiprocessors
 AT_ONCE = 256 * 1024  # bytes of unfinished sums, half of a usual second cache
 
 

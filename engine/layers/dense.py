@@ -21,7 +21,7 @@ from ...derivations import dense as derivation
 from .. import initializers
 from ..backend import LANES, TILE, index, kernel, registers, uint32
 from ..checks import require_positive_integers
-from ..cuda import WARP, cuda, cuda_kernel, device_function, flat, load4, maps, position, store4
+from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, load4, maps, position, store4
 from .layer import Layer, Shape, Share, require_features
 
 TILE_SIZE = TILE * LANES
@@ -224,14 +224,16 @@ def dense_weight_gradient_cuda(x, dL_dz, dL_dW):
 
 @cuda_kernel
 def dense_bias_gradient_cuda(dL_dz, dL_db):
-    """dL/db = Σ over samples of dL/dz, one thread for each output."""
-    i = cuda.grid(1)
-    if i < dL_db.size:
-        total = dL_dz.dtype.type(0)
-        for n in range(dL_dz.shape[0]):
-            for v in range(WARP):
-                total += dL_dz[n, i, v]  # (dense.5)
-        dL_db[i] = total
+    """dL/db = Σ over samples of dL/dz, one warp for each output."""
+    partial = cuda.shared.array(WARP, dL_dz.dtype)
+    i, v = cuda.blockIdx.x, cuda.threadIdx.x
+    total = dL_dz.dtype.type(0)
+    for n in range(dL_dz.shape[0]):
+        total += dL_dz[n, i, v]  # (dense.5)
+    partial[v] = total
+    add_up(partial, v, WARP)
+    if v == 0:
+        dL_db[i] = partial[0]
 
 
 @functools.cache
@@ -532,7 +534,7 @@ class Dense(Layer):
         """Compute the gradients of W, b and, where it is wanted, x."""
         (x,), (dL_dx,), dL_dz = share.x, share.dL_dx, share.dL_dz
         dL_dW, dL_db, W = share.gradients["W"], share.gradients["b"], share.parameters["W"]
-        dense_bias_gradient_cuda[flat(dL_db.size)](dL_dz, dL_db)
+        dense_bias_gradient_cuda[dL_db.size, WARP](dL_dz, dL_db)
         if tiles_of(*W.shape) >= WIDE and W.shape[0] % 4 == W.shape[1] % 4 == 0:
             multiply_matrices("weights", dL_dz, x, dL_db, dL_dW)
         else:
