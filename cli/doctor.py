@@ -279,9 +279,11 @@ def _version(package: str) -> str | None:
 
 def check_cuda(name: str) -> Finding:
     """Return in one paragraph whether a GPU could be used, and what is in the way."""
+    from ..engine import cuda
+
     try:
         resolve_device("cuda")
-        refusal = ""
+        refusal = "NUMBA_ENABLE_CUDASIM is set: --device cuda is the simulator" if cuda.IS_SIMULATED else ""
     except HandgradError as error:
         refusal = str(error)
     facts = {**gpu.driver(), "numba_cuda": _version("numba-cuda"), "toolkit": gpu.toolkit(), "refusal": refusal}

@@ -533,7 +533,7 @@ CUDA = tuple(
             "(math.sqrt(v_hat) + eps)",
             "math.sqrt(v_hat + eps)",
             "eps is added under the root",
-            seen_by="engine/test_cuda.py::test_training_is_that_of_the_cpu",
+            seen_by="engine/test_cuda.py::test_training_is_that_of_the_cpu[forward-adam]",
         ),
         M(
             "cuda_training.py",

@@ -80,6 +80,8 @@ def may_contain(kernel, module: str, names: set[str]) -> bool:
 def plant(mutation: Mutation) -> None:
     """Let the module be imported with the bug, and keep the bug and the kernel cache apart."""
     assert mutation.module not in sys.modules, f"{mutation.module} is imported already"
+    if not mutation.on_gpu:
+        os.environ["HANDGRAD_TEST_WITHOUT_CUDA"] = "1"  # read by conftest.py: the simulator is slow
     path = ENGINE / mutation.file
     right = path.read_text(encoding="utf-8")
     wrong = mutation.planted_in(right)

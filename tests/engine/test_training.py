@@ -153,8 +153,8 @@ def test_shuffle_is_a_permutation_and_another_one_in_each_epoch():
 
 def test_every_sample_is_seen_once_an_epoch_and_the_last_batch_is_smaller():
     run, seen = training(epochs=2), []
-    step = run._step
-    run._step = lambda chosen: (seen.append(chosen.copy()), step(chosen))[1]
+    step = run._step.run
+    run._step.run = lambda batches, rates: (seen.extend(batch.copy() for batch in batches), step(batches, rates))[1]
     finish(run)
     assert [len(chosen) for chosen in seen] == [25, 25, 25, 25, 1] * 2
     for epoch in (seen[:5], seen[5:]):
