@@ -37,7 +37,7 @@ from .. import __version__
 from ..datasets import load
 from ..engine import cuda, schedules
 from ..engine.checkpoint import write_atomically
-from ..engine.checks import DataError, DeviceError
+from ..engine.checks import DataError, DeviceError, HandgradError
 from ..engine.cuda_training import CudaTrainingStep
 from ..engine.feed import Feed, standardize
 from ..engine.graph import Input
@@ -372,11 +372,11 @@ class PyTorch(GpuRunner):
         with parity.keeping_garbage():
             warm_up(self._train)
             self.optimizer.zero_grad(set_to_none=True)
-            graph = self._torch.cuda.CUDAGraph()
-            with self._torch.cuda.graph(graph):
+            captured = self._torch.cuda.CUDAGraph()
+            with self._torch.cuda.graph(captured):
                 self._loss(self.x, self.target).backward()
                 self.optimizer.step()
-        return graph.replay
+        return captured.replay
 
     def enter(self, kind: str) -> None:
         """Set the precision that is this runner's."""
@@ -1126,8 +1126,10 @@ def main() -> int:
         if cuda.IS_SIMULATED:
             raise DeviceError("device cuda: the simulator is no GPU", remedy="unset NUMBA_ENABLE_CUDASIM")
         cuda.import_numba_cuda()  # or say here what is not installed
+        if a.out and not os.access(Path(a.out).absolute().parent, os.W_OK):
+            raise DataError(f"cannot write {a.out}", remedy="choose another place")  # before minutes of measuring
         report = measure(a.only or list(SECTIONS), Asked(a.data_dir), a.seconds_in_all, finished=finished)
-    except DeviceError as error:
+    except HandgradError as error:
         print(f"handgrad: {error}", file=sys.stderr)
         return error.exit_code
     print(f"\n{render(report)}", flush=True)

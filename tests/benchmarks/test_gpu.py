@@ -578,5 +578,40 @@ def test_without_a_gpu_the_command_says_so_in_one_line():
         assert done.stderr.startswith("handgrad: device cuda") and done.stderr.count("\n") == 1
 
 
-def test_the_command_refuses_what_it_does_not_know():
+def test_the_command_refuses_what_it_does_not_know_and_where_it_cannot_write(tmp_path, monkeypatch, capsys):
     assert "invalid choice: 'speed'" in run("--only", "speed").stderr
+    monkeypatch.setattr(cuda, "IS_SIMULATED", False)
+    monkeypatch.setattr(cuda, "import_numba_cuda", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["gpu", "--out", str(tmp_path / "missing" / "gpu.json")])
+    assert gpu.main() == 3
+    assert capsys.readouterr().err.startswith("handgrad: cannot write")
+
+
+def test_the_command_writes_its_report_after_each_section(tmp_path, monkeypatch, capsys):
+    def fake(names, asked, seconds, finished):
+        assert (names, asked, seconds) == (["about", "conv"], gpu.Asked("data"), 30.0)
+        record = {
+            "status": "failed",
+            "seconds": 1.0,
+            "rows": [{"k": 2, "share": np.float32(0.5)}],
+            "notes": [],
+            "failures": [],
+        }
+        report = {"sections": {"about": record | {"status": "ok"}}}
+        finished(report, "about")
+        assert list(json.loads(out.read_text())["sections"]) == ["about"]
+        report["sections"]["conv"] = record
+        finished(report, "conv")
+        return report
+
+    out = tmp_path / "gpu.json"
+    for name, value in {"IS_SIMULATED": False, "import_numba_cuda": lambda: None}.items():
+        monkeypatch.setattr(cuda, name, value)
+    monkeypatch.setattr(gpu, "measure", fake)
+    words = ["--only", "about", "conv", "--seconds-in-all", "30", "--data-dir", "data", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["gpu", *words])
+    assert gpu.main() == 1
+    assert list(json.loads(out.read_text())["sections"]) == ["about", "conv"]
+    assert (
+        capsys.readouterr().out.count("== conv: failed, 1 s\nk  share\n2    0.5\n") == 2
+    )  # when it is made, and at the end
