@@ -287,7 +287,7 @@ def scalar(function):
     return njit(fastmath=FAST_MATH, error_model="numpy", inline="never")(function)
 
 
-def by_precision(name: str, single, double):
+def by_precision(name: str, single, double, on_gpu):
     """Return one formula that is compiled from ``single`` for float32 and from ``double`` otherwise.
 
     Parameters
@@ -296,12 +296,14 @@ def by_precision(name: str, single, double):
         What to call it in messages.
     single, double : callable
         Two implementations of the same function of one number.
+    on_gpu : callable
+        What CUDA kernels call in its place.
     """
 
     def formula(value):
         return double(value)
 
-    formula.__name__ = name
+    formula.__name__, formula.on_gpu = name, on_gpu
 
     @overload(formula, jit_options={"fastmath": FAST_MATH})
     def choose(value):

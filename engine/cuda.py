@@ -298,7 +298,9 @@ class Compiler:
             return self._vectors[value.function]
         if isinstance(value, CudaFunction):
             return self._on_device(value.function)
-        return self._on_device(value.py_func) if isinstance(value, CPUDispatcher) else value
+        if isinstance(value, CPUDispatcher):
+            return self._on_device(value.py_func)
+        return getattr(value, "on_gpu", value)
 
     def _on_device(self, function: Callable):
         key = ("on device", function)

@@ -38,14 +38,14 @@ def gather_cuda(rows, chosen, step, scale, shift, x):
 
 
 @cuda_kernel
-def gather_labels_cuda(labels, chosen, step, empty, target):
-    """target = labels[chosen], flat, one thread for each lane; ``empty`` in lanes without a sample."""
+def gather_classes_cuda(all_classes, chosen, step, classes):
+    """classes = all_classes[chosen], flat, one thread for each lane; EMPTY in lanes without a sample."""
     k = cuda.grid(1)
-    if k < target.size:
+    if k < classes.size:
         sample = chosen[step[0], k]
-        target[k] = empty
+        classes[k] = EMPTY
         if sample >= 0:
-            target[k] = labels[sample]
+            classes[k] = all_classes[sample]
 
 
 class FeedThere:
@@ -69,10 +69,13 @@ class FeedThere:
             put(feed.shift.astype(dtype)),
         )
         self.has_labels = feed.targets.ndim == 1  # as the loss takes them; otherwise it takes values
-        targets = feed.targets.reshape(len(feed), -1)
-        self.targets = put(feed.targets.astype(np.int64) if self.has_labels else targets.astype(dtype))
-        self.ones, self.zeros = put(np.ones(targets.shape[1], dtype)), put(np.zeros(targets.shape[1], dtype))
-        self.classes = put(np.full(len(feed), EMPTY) if feed.labels is None else feed.labels)
+        classes = feed.targets if self.has_labels else feed.labels
+        self.classes = put(np.full(len(feed), EMPTY) if classes is None else classes.astype(np.int64))
+        if not self.has_labels:
+            targets = feed.targets.reshape(len(feed), -1).astype(dtype)
+            self.targets, self.ones, self.zeros = (
+                put(array) for array in (targets, np.ones_like(targets[0]), np.zeros_like(targets[0]))
+            )
 
 
 class Batches:
@@ -90,9 +93,9 @@ class Batches:
     step : int64 array of shape (1,)
         Number of the step, from 0.
     target : array
-        Of the step's samples: labels (blocks, WARP) or values (blocks, size, WARP).
+        Of the step's samples: labels, which are the classes, or values (blocks, size, WARP).
     classes, predicted : int64 arrays of shape (blocks, WARP)
-        True and predicted ones.
+        True and predicted ones; EMPTY and -1 where there are none.
     losses : array of shape (blocks, WARP)
     """
 
@@ -101,9 +104,10 @@ class Batches:
         self.current, self.feed, self.lanes = current, feed, blocks_for(current.samples, WARP) * WARP
         blocks = self.lanes // WARP
         self.chosen, self.step = device.zeros((steps, self.lanes), np.int32), device.zeros(1, np.int64)
-        of_one = (blocks, WARP) if feed.has_labels else (blocks, feed.targets.shape[1], WARP)
-        self.target = device.zeros(of_one, np.int64 if feed.has_labels else dtype)
-        self.classes, self.predicted = device.zeros((blocks, WARP), np.int64), device.zeros((blocks, WARP), np.int64)
+        self.classes, self.predicted = device.zeros((blocks, WARP), np.int64), device.put(np.full((blocks, WARP), -1))
+        self.target = self.classes
+        if not feed.has_labels:
+            self.target = device.zeros((blocks, feed.targets.shape[1], WARP), dtype)
         self.losses = device.zeros((blocks, WARP), dtype)
 
     def choose(self, batches: list[np.ndarray]) -> None:
@@ -121,9 +125,7 @@ class Batches:
         x = x.reshape(len(x), -1, WARP)
         chosen = self.chosen, self.step
         gather_cuda[maps((len(x), 1, 1, *x.shape[1:]))](feed.rows, *chosen, feed.scale, feed.shift, x)
-        gather_labels_cuda[flat(self.lanes)](feed.classes, *chosen, EMPTY, self.classes.reshape(-1))
-        if feed.has_labels:
-            gather_labels_cuda[flat(self.lanes)](feed.targets, *chosen, 0, self.target.reshape(-1))
-        else:
+        gather_classes_cuda[flat(self.lanes)](feed.classes, *chosen, self.classes.reshape(-1))
+        if not feed.has_labels:
             grid = maps((len(x), 1, 1, *self.target.shape[1:]))
             gather_cuda[grid](feed.targets, *chosen, feed.ones, feed.zeros, self.target)

@@ -125,8 +125,7 @@ class Pass:
     def __init__(self, network: Network, samples: int, input_gradient: bool, fused: bool):
         self.network, self.samples = network, samples
         self._consumers, machine = self._find_consumers(), network.machine
-        self.is_fused = fused and not machine.is_gpu
-        self.joined = self._find_joined() if self.is_fused else {}
+        self.is_fused, self.joined = fused, self._find_joined() if fused else {}
         blocks, size = blocks_for(samples, machine.lanes), 1 if machine.is_gpu else network.workers.size
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
@@ -181,14 +180,10 @@ class Pass:
     def _find_joined(self) -> dict[str, str]:
         """Return the activations that need no step of their own, by the layer that applies them."""
         joined, nodes = {}, self.network.nodes
+        statement = "takes_activation_cuda" if self.network.machine.is_gpu else "takes_activation"
         for name, node in nodes.items():
             consumers = [consumer for consumer, _ in self._consumers[name]]
-            if (
-                node.layer is None
-                or not node.layer.states("takes_activation")
-                or len(consumers) != 1
-                or not consumers[0]
-            ):
+            if node.layer is None or not node.layer.states(statement) or len(consumers) != 1 or not consumers[0]:
                 continue
             is_read = all(consumer for consumer, _ in self._consumers[consumers[0]])  # an output's seed is the caller's
             if is_read and getattr(nodes[consumers[0]].layer, "formulas", None) is not None:

@@ -46,7 +46,7 @@ def _tanh_double(x):
     return math.tanh(x)
 
 
-tanh = by_precision("tanh", _tanh_single, _tanh_double)
+tanh = by_precision("tanh", _tanh_single, _tanh_double, math.tanh)
 
 
 @scalar

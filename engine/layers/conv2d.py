@@ -30,6 +30,7 @@ from ..checks import ConfigurationError, ShapeError, require_positive_integers
 from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, load4, maps, position, sum_of_parts_cuda
 from ..scalar import identity
 from .correlation import SUMS, WARPS, Correlation, parts_for
+from .elementwise import activate_cuda
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers, parse_padding
 
@@ -356,19 +357,34 @@ def conv2d_weight_gradient_cuda(x, dL_dz, dL_dW, rows, columns, stride, groups):
         dL_dW[o, c, i, j] = partial[0]
 
 
-@cuda_kernel
-def conv2d_bias_gradient_cuda(dL_dz, parts):
-    """Fill parts[m, o] with a part of dL/db[o] = Σ over samples and positions of dL/dz; dL_dz (blocks, O, P Q WARP)."""
-    partial = cuda.shared.array(REDUCERS, dL_dz.dtype)
-    o, m, thread = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
-    total = dL_dz.dtype.type(0)
-    for n in range(dL_dz.shape[0]):
-        for k in range(m * REDUCERS + thread, dL_dz.shape[2], parts.shape[0] * REDUCERS):
-            total += dL_dz[n, o, k]  # (conv2d.5)
-    partial[thread] = total
-    add_up(partial, thread, REDUCERS)
-    if thread == 0:
-        parts[m, o] = partial[0]
+@functools.cache
+def bias_kernel(gradient):
+    """Return the kernel that adds up dL/dz and, where an activation follows, first goes back through it."""
+    IS_ACTIVATED = gradient is not None
+
+    @cuda_kernel
+    def conv2d_bias_gradient_cuda(a, dL_dz, parts):
+        """Fill parts[m, o] with a part of dL/db[o] = Σ over samples and positions of dL/dz.
+
+        a and dL_dz (blocks, O, P Q WARP); dL_dz arrives as dL/da where an activation follows, and is replaced.
+        """
+        partial = cuda.shared.array(REDUCERS, dL_dz.dtype)
+        o, m, thread = cuda.blockIdx.x, cuda.blockIdx.y, cuda.threadIdx.x
+        zero, one = dL_dz.dtype.type(0), dL_dz.dtype.type(1)
+        total = zero
+        for n in range(dL_dz.shape[0]):
+            for k in range(m * REDUCERS + thread, dL_dz.shape[2], parts.shape[0] * REDUCERS):
+                dL_dz_k = dL_dz[n, o, k]
+                if IS_ACTIVATED:
+                    dL_dz_k = gradient(a[n, o, k], dL_dz_k, zero, one)
+                    dL_dz[n, o, k] = dL_dz_k
+                total += dL_dz_k  # (conv2d.5)
+        partial[thread] = total
+        add_up(partial, thread, REDUCERS)
+        if thread == 0:
+            parts[m, o] = partial[0]
+
+    return conv2d_bias_gradient_cuda
 
 
 @cuda_kernel
@@ -395,12 +411,12 @@ def pack_weights_cuda(W, packed, groups, is_by_input):
 
 
 @functools.cache
-def tile_kernel(CHANNELS: int, COLUMNS: int):
-    """Return the kernel whose threads have so many channels of so many neighbouring columns; CHANNELS is 4 or 8."""
+def tile_kernel(CHANNELS: int, COLUMNS: int, activation):
+    """Return the kernel whose threads have so many channels, 4 or 8, of so many neighbouring columns."""
 
     @cuda_kernel(threads=256)
     def conv2d_tile_cuda(x, packed, flat_packed, b, z, x_shape, z_shape, stride, offset, step, groups):
-        """z[o,h,q] = b[o] + Σ packed[c,i,j,o] x[c, stride h + offset + step i, stride q + offset + step j].
+        """z[o,h,q] = activation(b[o] + Σ packed[c,i,j,o] x[c, stride h + offset + step i, stride q + offset + step j]).
 
         The forward pass has offset -p and step d. The input gradient, with stride 1, is the same sum over dL/dz with
         the weights packed by input, offset p and step -d. x and z are flat, flat_packed is packed in one dimension.
@@ -413,7 +429,7 @@ def tile_kernel(CHANNELS: int, COLUMNS: int):
             g = tile // tiles
             o, end = g * O_g + (tile - g * tiles) * CHANNELS, (g + 1) * O_g
             acc, w = cuda.local.array((COLUMNS, CHANNELS), z.dtype), cuda.local.array(CHANNELS, z.dtype)
-            zero = z.dtype.type(0)
+            zero, one = z.dtype.type(0), z.dtype.type(1)
             for t in range(CHANNELS):
                 b_t = b[min(o + t, end - 1)]
                 for k in range(COLUMNS):
@@ -442,7 +458,7 @@ def tile_kernel(CHANNELS: int, COLUMNS: int):
                 if o + t < end:
                     for k in range(COLUMNS):
                         if q + k < Q:
-                            z[first + uint32(k * WARP)] = acc[k, t]
+                            z[first + uint32(k * WARP)] = activation(acc[k, t], zero, one)
                 first += uint32(P * Q * WARP)
 
     return conv2d_tile_cuda
@@ -530,14 +546,16 @@ def pack_for_cuda(sizes: Correlation, W, scratch: dict) -> None:
             pack_weights_cuda[flat(packed.size)](W, packed, sizes.groups, name == "by_input")
 
 
-def correlate_cuda(sizes: Correlation, x, W, b, z, scratch: dict) -> None:
-    """Fill z from x, on a GPU; the weights have been packed."""
+def correlate_cuda(sizes: Correlation, x, W, b, z, scratch: dict, activation=identity) -> None:
+    """Fill z from x, on a GPU, or what follows from z; the weights have been packed."""
     top, _, left, _ = sizes.padding
     if "by_output" in scratch:
-        _tiles_cuda(x, scratch["by_output"], b, z, sizes.stride, (-top, -left), sizes.dilation, sizes.groups)
+        steps = sizes.stride, (-top, -left), sizes.dilation, sizes.groups
+        _tiles_cuda(x, scratch["by_output"], b, z, *steps, activation)
     else:
         rows, columns = scratch["forward_rows"], scratch["forward_columns"]
         conv2d_forward_cuda[maps(z.shape)](x, W, b, z, rows, columns, sizes.dilation, sizes.groups)
+        activate_cuda(activation, z)
 
 
 def input_gradient_cuda(sizes: Correlation, W, dL_dz, dL_dx, scratch: dict) -> None:
@@ -551,12 +569,12 @@ def input_gradient_cuda(sizes: Correlation, W, dL_dz, dL_dx, scratch: dict) -> N
         conv2d_input_gradient_cuda[maps(dL_dx.shape)](W, dL_dz, dL_dx, rows, columns, sizes.steps, sizes.groups)
 
 
-def _tiles_cuda(x, packed, b, z, stride, offset, step, groups) -> None:
+def _tiles_cuda(x, packed, b, z, stride, offset, step, groups, activation=identity) -> None:
     channels = packed.shape[4]
     columns = channels // 2
     grid = maps((len(z), len(packed), *z.shape[2:]), columns)
     shapes = tuple(x.shape[1:4]), tuple(z.shape[1:4])
-    kernel = tile_kernel(channels, columns)
+    kernel = tile_kernel(channels, columns, activation)
     kernel[grid](x.reshape(-1), packed, packed.reshape(-1), b, z.reshape(-1), *shapes, stride, offset, step, groups)
 
 
@@ -579,10 +597,12 @@ def weight_gradient_cuda(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict) -> 
     sum_of_parts_cuda[flat(dL_dW.size)](flat_parts, dL_dW.reshape(-1))
 
 
-def bias_gradient_cuda(dL_dz, dL_db, scratch: dict) -> None:
-    """Fill dL_db from dL_dz, on a GPU."""
-    parts = scratch["bias_parts"]
-    conv2d_bias_gradient_cuda[(len(dL_db), len(parts)), REDUCERS](dL_dz.reshape(*dL_dz.shape[:2], -1), parts)
+def bias_gradient_cuda(dL_dz, dL_db, scratch: dict, a=None, gradient=None) -> None:
+    """Fill dL_db from dL_dz, on a GPU; with an activation, whose value is a, dL_dz is first made from dL/da."""
+    parts, planes = scratch["bias_parts"], (*dL_dz.shape[:2], -1)
+    a = dL_dz if a is None else a
+    kernel = bias_kernel(gradient)
+    kernel[(len(dL_db), len(parts)), REDUCERS](a.reshape(*planes), dL_dz.reshape(*planes), parts)
     sum_of_parts_cuda[flat(dL_db.size)](parts, dL_db)
 
 
@@ -631,6 +651,7 @@ class Conv2D(Layer):
     derivation = derivation
     kernels_alone = True
     takes_activation = True
+    takes_activation_cuda = True
 
     def __init__(
         self,
@@ -727,12 +748,14 @@ class Conv2D(Layer):
         """Compute z, after packing the weights."""
         (x,), W, b = share.x, share.parameters["W"], share.parameters["b"]
         pack_for_cuda(self._sizes, W, share.scratch)
-        correlate_cuda(self._sizes, x, W, b, share.z, share.scratch)
+        activation = identity if share.activation is None else share.activation.formulas[0]
+        correlate_cuda(self._sizes, x, W, b, share.z, share.scratch, activation)
 
     def backward_cuda(self, share: Share) -> None:
         """Compute the gradients of W, b and, where it is wanted, x."""
         (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
-        bias_gradient_cuda(dL_dz, share.gradients["b"], scratch)
+        gradient = None if share.activation is None else share.activation.formulas[1]
+        bias_gradient_cuda(dL_dz, share.gradients["b"], scratch, share.z, gradient)
         weight_gradient_cuda(self._sizes, x, dL_dz, share.gradients["W"], scratch)
         if dL_dx is not None:
             input_gradient_cuda(self._sizes, share.parameters["W"], dL_dz, dL_dx, scratch)

@@ -22,6 +22,8 @@ from .. import initializers
 from ..backend import LANES, TILE, index, kernel, registers, uint32
 from ..checks import require_positive_integers
 from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, load4, maps, position, store4
+from ..scalar import identity
+from .elementwise import activate_cuda
 from .layer import Layer, Shape, Share, require_features
 
 TILE_SIZE = TILE * LANES
@@ -222,23 +224,38 @@ def dense_weight_gradient_cuda(x, dL_dz, dL_dW):
         dL_dW[i, j] = total
 
 
-@cuda_kernel
-def dense_bias_gradient_cuda(dL_dz, dL_db):
-    """dL/db = Σ over samples of dL/dz, one warp for each output."""
-    partial = cuda.shared.array(WARP, dL_dz.dtype)
-    i, v = cuda.blockIdx.x, cuda.threadIdx.x
-    total = dL_dz.dtype.type(0)
-    for n in range(dL_dz.shape[0]):
-        total += dL_dz[n, i, v]  # (dense.5)
-    partial[v] = total
-    add_up(partial, v, WARP)
-    if v == 0:
-        dL_db[i] = partial[0]
+@functools.cache
+def bias_kernel(gradient):
+    """Return the kernel that adds up dL/dz and, where an activation follows, first goes back through it."""
+    IS_ACTIVATED = gradient is not None
+
+    @cuda_kernel
+    def dense_bias_gradient_cuda(a, dL_dz, dL_db):
+        """dL/db = Σ over samples of dL/dz, one warp for each output.
+
+        dL_dz arrives as dL/da where an activation follows, and is replaced; a is the activation's value.
+        """
+        partial = cuda.shared.array(WARP, dL_dz.dtype)
+        i, v = cuda.blockIdx.x, cuda.threadIdx.x
+        zero, one = dL_dz.dtype.type(0), dL_dz.dtype.type(1)
+        total = zero
+        for n in range(dL_dz.shape[0]):
+            dL_dz_v = dL_dz[n, i, v]
+            if IS_ACTIVATED:
+                dL_dz_v = gradient(a[n, i, v], dL_dz_v, zero, one)
+                dL_dz[n, i, v] = dL_dz_v
+            total += dL_dz_v  # (dense.5)
+        partial[v] = total
+        add_up(partial, v, WARP)
+        if v == 0:
+            dL_db[i] = partial[0]
+
+    return dense_bias_gradient_cuda
 
 
 @functools.cache
-def fours_kernel(IS_FORWARD: bool):
-    """Return the kernel whose threads have four neighbouring outputs of z = W x + b, or inputs of dL/dx = Wᵀ dL/dz."""
+def fours_kernel(IS_FORWARD: bool, activation):
+    """Return the kernel whose threads have four neighbours: of activation(W x + b), or of dL/dx = Wᵀ dL/dz."""
     COUNT = 4 * SHARERS
 
     @cuda_kernel(threads=WARP * SHARERS)
@@ -281,7 +298,7 @@ def fours_kernel(IS_FORWARD: bool):
                 total = b[first + k] if IS_FORWARD else zero
                 for other in range(SHARERS):
                     total += partial[4 * other + k, v]
-                z[n, first + k, v] = total
+                z[n, first + k, v] = activation(total, zero, z.dtype.type(1))
 
     return dense_fours_cuda
 
@@ -463,6 +480,7 @@ class Dense(Layer):
     derivation = derivation
     kernels_alone = True
     finishes = True
+    takes_activation_cuda = True
 
     def __init__(self, features: int, *, initializer=initializers.he, name: str | None = None):
         super().__init__(name)
@@ -523,18 +541,22 @@ class Dense(Layer):
     def forward_cuda(self, share: Share) -> None:
         """Compute z = W x + b."""
         (x,), z, W, b = share.x, share.z, share.parameters["W"], share.parameters["b"]
+        activation = identity if share.activation is None else share.activation.formulas[0]
+        if W.shape[1] % 4 == 0 and not is_wide(W, x):
+            dense_fours(True, W, b, x, z, activation)
+            return
         if is_wide(W, x):
             multiply_matrices("forward", W, x, b, z)
-        elif W.shape[1] % 4 == 0:
-            dense_fours(True, W, b, x, z)
         else:
             dense_forward_cuda[rows_of(z)](x, W, b, z)
+        activate_cuda(activation, z)
 
     def backward_cuda(self, share: Share) -> None:
         """Compute the gradients of W, b and, where it is wanted, x."""
         (x,), (dL_dx,), dL_dz = share.x, share.dL_dx, share.dL_dz
         dL_dW, dL_db, W = share.gradients["W"], share.gradients["b"], share.parameters["W"]
-        dense_bias_gradient_cuda[dL_db.size, WARP](dL_dz, dL_db)
+        gradient = None if share.activation is None else share.activation.formulas[1]
+        bias_kernel(gradient)[dL_db.size, WARP](share.z, dL_dz, dL_db)
         if tiles_of(*W.shape) >= WIDE and W.shape[0] % 4 == W.shape[1] % 4 == 0:
             multiply_matrices("weights", dL_dz, x, dL_db, dL_dW)
         else:
@@ -580,10 +602,10 @@ def multiply_matrices(kind: str, A, B, bias, C, side: int = TILE_SIDE) -> None:
     kernel[grid, side * side // 64](A.reshape(-1), B.reshape(-1), bias, C.reshape(-1), *sizes)
 
 
-def dense_fours(is_forward: bool, W, b, x, z) -> None:
+def dense_fours(is_forward: bool, W, b, x, z, activation=identity) -> None:
     """Launch the kernel with four outputs for each thread."""
     grid = -(-z.shape[1] // 4), len(z)
-    fours_kernel(is_forward)[grid, (WARP, SHARERS)](W.reshape(-1), b, x, z, W.shape[1])
+    fours_kernel(is_forward, activation)[grid, (WARP, SHARERS)](W.reshape(-1), b, x, z, W.shape[1])
 
 
 def rows_of(x) -> tuple:

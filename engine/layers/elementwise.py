@@ -5,11 +5,32 @@ Floor 2.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
 from ..checks import ShapeError
+from ..cuda import cuda, cuda_kernel, flat
+from ..scalar import identity
 from .layer import Layer, Shape
+
+
+@functools.cache
+def _activation_kernel(activation):
+    @cuda_kernel
+    def activation_cuda(z):
+        """Replace z by activation(z), one thread for each number."""
+        k = cuda.grid(1)
+        if k < z.size:
+            z[k] = activation(z[k], z.dtype.type(0), z.dtype.type(1))
+
+    return activation_cuda
+
+
+def activate_cuda(activation, z) -> None:
+    """Replace z by activation(z) on a GPU, where the kernel that made z has not done so."""
+    if activation is not identity:
+        _activation_kernel(activation)[flat(z.size)](z.reshape(-1))
 
 
 class Elementwise(Layer):

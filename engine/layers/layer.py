@@ -104,6 +104,7 @@ class Layer:
     # what every class has to state itself, because one that is derived from it may do otherwise:
     kernels_alone: ClassVar[bool] = False  # whether its passes only call kernels, always the same on the same arrays
     takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
+    takes_activation_cuda: ClassVar[bool] = False  # the same on a GPU
 
     def __init__(self, name: str | None = None):
         require_name(type(self).__name__, name)
@@ -155,7 +156,7 @@ class Layer:
         return self._node
 
     def states(self, what: str) -> bool:
-        """Return whether this very class states ``kernels_alone`` or ``takes_activation``."""
+        """Return whether this very class states ``kernels_alone``, ``takes_activation`` or the same on a GPU."""
         return vars(type(self)).get(what, False)
 
     def __str__(self) -> str:

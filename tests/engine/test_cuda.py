@@ -29,6 +29,7 @@ from handgrad.engine import (
     Momentum,
     Network,
     ReLU,
+    Sigmoid,
     SoftmaxCrossEntropy,
     Tanh,
     cuda,
@@ -142,8 +143,9 @@ def test_float32_is_near_float64(close):
 
 def small(device, dtype="float64"):
     x = Input((1, 6, 6))
-    y = BatchNorm()(MaxPool2D(2)(ReLU()(Conv2D(4, 3, padding="same")(x))))
-    y = Dense(3)(Tanh()(Dense(8)(Dropout(0.3)(Flatten()(y)))))
+    y = Sigmoid()(Conv2D(2, 2, padding="same")(x))
+    y = BatchNorm()(MaxPool2D(2)(ReLU()(Conv2D(4, 3, padding="same")(y))))
+    y = Dense(3)(Tanh()(Dense(5)(ReLU()(Dense(7)(Dropout(0.3)(Flatten()(y)))))))
     return Network(x, y, dtype=dtype, device=device, seed=1, threads=1)
 
 
@@ -163,7 +165,7 @@ def pictures(count=23):
     ],
 )
 def test_training_is_that_of_the_cpu(order, close, loss, optimizer, limit):
-    """Dropout, batch normalization, a smaller last mini-batch, a falling rate: same numbers, counts and words.
+    """Joined activations, dropout, batch normalization, a smaller last mini-batch: same numbers, counts and words.
 
     The gradient of a bias before a batch normalization is 0, and Adam makes steps of what rounding leaves of it.
     """
@@ -187,6 +189,13 @@ def test_training_is_that_of_the_cpu(order, close, loss, optimizer, limit):
         assert one["validation_accuracy"] == other["validation_accuracy"]
         assert other["train_loss"] == pytest.approx(one["train_loss"], rel=limit * 100)
         assert other["validation_loss"] == pytest.approx(one["validation_loss"], rel=limit * 1000)
+
+
+def test_activations_are_joined_in_training_alone():
+    network = small("cuda")
+    joined = {"conv1": "sigmoid1", "conv2": "relu1", "dense1": "relu2", "dense2": "tanh1"}
+    assert network.pass_for(4, input_gradient=False, fused=True).joined == joined
+    assert network.pass_for(4).joined == {}
 
 
 def test_evaluation_is_that_of_the_cpu():
@@ -216,9 +225,10 @@ def test_values_and_gradients_can_be_looked_at():
     network = small("cuda")
     x = np.random.default_rng(0).normal(size=(3, 1, 6, 6))
     network.backward(np.ones_like(network.forward(x, training=True)))
-    assert network.values["conv1"].shape == network.value_gradients["conv1"].shape == (3, 4, 6, 6)
+    assert network.values["conv2"].shape == network.value_gradients["conv2"].shape == (3, 4, 6, 6)
     assert np.abs(network.gradients["conv1.W"]).max() > 0
     assert network.statistics["batchnorm1.running_mean"].any()
+    assert network.values["relu1"].min() == 0 > network.values["conv2"].min()  # nothing is joined where one can look
     np.testing.assert_array_equal(network.values["input"], x)
 
 
