@@ -136,7 +136,8 @@ def launch_trainings(dtype: str) -> None:
     for model, loss, optimizer, images in (
         ("lenet5", SoftmaxCrossEntropy(), SGD(), pixels),
         ("dropout 0.5 > flatten > dense 10", MeanSquaredError(), Adam(), pixels),
-        ("flatten > dense 10", SoftmaxCrossEntropy(), Momentum(), pixels.astype(dtype)),
+        ("lenet5-1998", SoftmaxCrossEntropy(), Momentum(), pixels.astype(dtype)),
+        ("conv 2@5x5 > sigmoid > dense 9 > sigmoid > dense 10", SoftmaxCrossEntropy(), SGD(), pixels),
     ):
         network = build(model, dtype=dtype, device="cuda", threads=1)
         feed = Feed(images, labels, np.ones(1), np.zeros(1))
