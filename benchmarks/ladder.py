@@ -15,7 +15,7 @@ from ..derivations import conv2d as derivation
 from ..derivations import relu as relu_derivation
 from ..engine.arrays import aligned
 from ..engine.graph import Input
-from ..engine.layers.conv2d import Conv2D
+from ..engine.layers.conv2d import Conv2D, input_gradient
 from ..engine.layers.flatten import Flatten
 from ..engine.layers.relu import ReLU, relu_backward, relu_forward
 from ..engine.network import Network
@@ -56,14 +56,11 @@ class Call:
         Returns what it computed, in user layout.
     computes : int
         How many of the three one run computes.
-    less : callable, optional
-        A part of ``run`` that belongs to another operation; its time is taken off.
     """
 
     run: Callable[[], object]
     result: Callable[[], np.ndarray]
     computes: int = 1
-    less: Callable[[], object] | None = None
 
 
 @dataclass(frozen=True)
@@ -274,7 +271,8 @@ def layers(problem: Problem, *, fused: bool) -> dict[str, Call]:
     current.load("input", problem.x)
     current.load_seed(0, problem.dL_da.reshape(len(problem.x), -1))
     (part,) = current.active
-    share, both = part.shares["conv"], part.shares["conv"].dL_dx
+    share, dL_dx = part.shares["conv"], part.shares["conv"].dL_dx[0]
+    share.dL_dx = (None,)  # the layer's own backward pass computes the other gradients alone
 
     def forward():
         conv.forward(share)
@@ -286,16 +284,14 @@ def layers(problem: Problem, *, fused: bool) -> dict[str, Call]:
             relu.backward(part.shares["relu"])
         conv.backward(share)
 
-    def weight_gradient():
-        share.dL_dx = (None,)
-        backward()
-        share.dL_dx = both
-
     forward()
+    backward()
     return {
         "forward": Call(forward, lambda: current.value("relu")),
-        "weight gradient": Call(weight_gradient, lambda: share.gradients["W"]),
-        "input gradient": Call(backward, lambda: current.gradient("input"), less=weight_gradient),
+        "weight gradient": Call(backward, lambda: share.gradients["W"]),
+        "input gradient": Call(
+            lambda: input_gradient(conv._sizes, share.dL_dz, dL_dx, share.scratch), lambda: current.gradient("input")
+        ),
     }
 
 

@@ -79,10 +79,3 @@ def test_speeds_and_factors(monkeypatch):
     assert plain["forward"]["factor"] == pytest.approx(32) and literal["forward"]["factor"] is None
     assert lanes["forward"]["factor"] == pytest.approx(1)
     assert plain["forward"]["share_of_peak"] == pytest.approx(16 * FLOPS / 1e-3 / 1e9 / 100)
-
-
-def test_the_part_of_another_operation_is_taken_off(monkeypatch):
-    clock = iter([0.0, 1.0, 6.0, 8.0, 9.0])  # start; a call from 1 to 6, the other operation from 6 to 8; the end
-    monkeypatch.setattr(climb.time, "perf_counter", lambda: next(clock))
-    call = RUNGS[-1].prepare(Problem.random(16))["input gradient"]
-    assert climb.seconds_of(call, 5.0) == 3.0
