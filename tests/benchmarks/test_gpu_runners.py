@@ -14,13 +14,6 @@ from handgrad.engine import cuda
 TINY = "conv 2@3x3 > relu > maxpool 2 > batchnorm > dropout 0.3 > dense 10"
 
 
-@pytest.fixture(autouse=True)
-def forward_order():
-    """Other tests leave the simulator with its threads in another order, and its indices guarded."""
-    simulator = cuda.device().simulator
-    simulator.order, simulator.is_guarded = "forward", False
-
-
 @pytest.fixture
 def tiny(monkeypatch):
     """Networks so small that the simulator trains them at once."""
@@ -84,15 +77,6 @@ def test_our_runner_trains(tiny, name):
     runner.begin()
     runner.replay()
     assert trained == runner.network.draw == 4 * 3  # two to get ready, one of a turn's warm-up, one turn
-
-
-@pytest.fixture
-def torch():
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several wait for each other on a machine that others use
-    yield torch
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
