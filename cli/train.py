@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -152,9 +152,7 @@ def _resume(model: str | None, resume: str, asked: dict, quiet: bool) -> Session
         raise ConfigurationError("--resume", got=given, expected="nothing else: the run folder says how to continue")
     folder = runs.find(resume)
     config = runs.read_config(folder)
-    resolve_device(config.device)
-    if asked["device"] not in ("auto", config.device):
-        raise ConfigurationError("--resume", got=f"--device {asked['device']}", expected=f"{config.device}, as before")
+    config = replace(config, device=resolve_device(config.device if asked["device"] == "auto" else asked["device"]))
     splits = runs.load_data(config, data_dir=asked["data_dir"])
     train = _limited(splits.train, config.limit, config.seed)
     session = Session(config, splits, train)

@@ -24,3 +24,4 @@ def no_gpu(monkeypatch):
 def simulated(monkeypatch, no_gpu):
     """Let --device cuda be the simulator."""
     monkeypatch.setattr(cuda, "device", DEVICE)
+    return DEVICE
