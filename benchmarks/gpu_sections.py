@@ -141,7 +141,6 @@ def profiled(runner: Handgrad) -> Iterator[Row]:
     ``microseconds`` is the time between two events around a launch; ``repeated`` that of one launch among many of the
     same in a graph.
     """
-    runner.plan.current.prepare_layers(training=True)
     made = recorded(lambda: runner.training.enqueue(runner.plan))
     times, launch, rows = event_seconds(made, runner.begin), cuda.device().launch, []
     for (kernel, grid, block, arguments), seconds in zip(made, times, strict=True):

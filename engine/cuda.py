@@ -106,6 +106,11 @@ def maps(shape: tuple[int, ...], columns: int = 1) -> tuple[tuple[int, int, int]
     return (blocks * C, H, -(-width // rows)), (WARP, rows)
 
 
+def features(x) -> tuple:
+    """Return grid and block of a kernel with a thread for each number of (blocks, features, WARP), in place of W."""
+    return maps((x.shape[0], 1, 1, *x.shape[1:]))
+
+
 @device_function
 def position(C):
     """Return n, c, h, q and v of the number that is this thread's, in a launch over ``maps``; q may lie beyond W."""
@@ -182,7 +187,8 @@ def vector_intrinsics() -> tuple:
 
 def _rebuilt(function: Callable, replace: Callable[[object], object]) -> types.FunctionType:
     """Return a function in which every global name and every enclosed value is what ``replace`` makes of it."""
-    names = {name: replace(function.__globals__[name]) for name in function.__globals__ if _is_named(function, name)}
+    named = set(function.__code__.co_names) & set(function.__globals__)
+    names = {name: replace(function.__globals__[name]) for name in named}
     cells = tuple(types.CellType(replace(cell.cell_contents)) for cell in function.__closure__ or ())
     copy = types.FunctionType(
         function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__, cells
@@ -191,8 +197,20 @@ def _rebuilt(function: Callable, replace: Callable[[object], object]) -> types.F
     return copy
 
 
-def _is_named(function: Callable, name: str) -> bool:
-    return name in function.__code__.co_names
+class _Translator:
+    """Rebuilds functions, each once, with what stands for CUDA and for other functions on some device."""
+
+    def __init__(self):
+        self._functions: dict[object, Callable] = {}
+
+    def translated(self, function: Callable) -> Callable:
+        """Return a function as the device runs or compiles it."""
+        if function not in self._functions:
+            self._functions[function] = _rebuilt(function, self._replace)
+        return self._functions[function]
+
+    def _replace(self, value: object) -> object:
+        raise NotImplementedError
 
 
 class _HostMemory:
@@ -222,14 +240,14 @@ class _HostMemory:
         """Wait until everything is done."""
 
 
-class SimulatedDevice(_HostMemory):
+class SimulatedDevice(_Translator, _HostMemory):
     """Launches kernels in the simulator; its memory is the host's."""
 
     name = "simulator"
 
     def __init__(self):
+        super().__init__()
         self.simulator = simulator.Simulator()
-        self._functions: dict[Callable, Callable] = {}
         self._recording: list | None = None
 
     def launch(self, kernel: CudaKernel, grid: tuple, block: tuple, arguments: tuple) -> None:
@@ -237,13 +255,8 @@ class SimulatedDevice(_HostMemory):
         if self._recording is not None:
             self._recording.append((kernel, grid, block, arguments))
             return
-        function = self._python(kernel.function)
+        function = self.translated(kernel.function)
         self.simulator.launch(function, grid, block, arguments, kernel.has_barriers)
-
-    def _python(self, function: Callable) -> Callable:
-        if function not in self._functions:
-            self._functions[function] = _rebuilt(function, self._replace)
-        return self._functions[function]
 
     def _replace(self, value):
         if value is cuda:
@@ -252,7 +265,7 @@ class SimulatedDevice(_HostMemory):
             return simulator.MATH
         if value is uint32 or value is int32:
             return np.dtype(value.name).type
-        return self._python(value.function) if isinstance(value, CudaFunction) else value
+        return self.translated(value.function) if isinstance(value, CudaFunction) else value
 
     @contextmanager
     def capture(self):
@@ -274,22 +287,13 @@ class _SimulatedGraph:
             self.device.launch(*launch)
 
 
-class Compiler:
+class Compiler(_Translator):
     """Shared by the devices that compile: turns kernels into what numba.cuda launches."""
 
     def __init__(self):
+        super().__init__()
         self.cuda = import_numba_cuda()
-        self._functions: dict[Callable, Callable] = {}
         self._vectors = dict(zip((_load4, _store4), vector_intrinsics()))
-
-    def function(self, kernel: CudaKernel) -> Callable:
-        """Return the kernel's function, with everything that it calls compiled for the GPU."""
-        return self._python(kernel.function)
-
-    def _python(self, function: Callable) -> Callable:
-        if function not in self._functions:
-            self._functions[function] = _rebuilt(function, self._replace)
-        return self._functions[function]
 
     def _replace(self, value):
         if value is cuda:
@@ -305,7 +309,7 @@ class Compiler:
     def _on_device(self, function: Callable):
         key = ("on device", function)
         if key not in self._functions:
-            self._functions[key] = self.cuda.jit(device=True)(self._python(function))
+            self._functions[key] = self.cuda.jit(device=True)(self.translated(function))
         return self._functions[key]
 
 
@@ -352,7 +356,7 @@ class Gpu:
         """Enqueue a kernel; the first launch with such arguments compiles it."""
         if kernel not in self._kernels:
             bounds = {} if kernel.threads is None else {"launch_bounds": (kernel.threads, kernel.blocks)}
-            self._kernels[kernel] = self.cuda.jit(**bounds)(self._compiler.function(kernel))
+            self._kernels[kernel] = self.cuda.jit(**bounds)(self._compiler.translated(kernel.function))
         compiled, start = self._kernels[kernel], time.perf_counter()
         count = len(compiled.overloads)
         compiled[grid, block, self.stream](*arguments)
@@ -464,7 +468,7 @@ class OfflineCompiler(_HostMemory):
         if (kernel, signature) not in self.compiled:
             bounds = {} if kernel.threads is None else {"launch_bounds": (kernel.threads, kernel.blocks)}
             self.compiled[kernel, signature], _ = self._compiler.cuda.compile(
-                self._compiler.function(kernel),
+                self._compiler.translated(kernel.function),
                 signature,
                 device=False,
                 abi="numba",

@@ -9,7 +9,7 @@ import numpy as np
 
 from . import cuda as gpu
 from .arrays import blocks_for
-from .cuda import WARP, cuda, cuda_kernel, flat, maps, position
+from .cuda import WARP, cuda, cuda_kernel, features, flat, position
 from .feed import Feed
 from .passes import Pass
 
@@ -68,6 +68,7 @@ class FeedThere:
             put(feed.scale.astype(dtype)),
             put(feed.shift.astype(dtype)),
         )
+        self.has_classes = feed.labels is not None
         self.has_labels = feed.targets.ndim == 1  # as the loss takes them; otherwise it takes values
         classes = feed.targets if self.has_labels else feed.labels
         self.classes = put(np.full(len(feed), EMPTY) if classes is None else classes.astype(np.int64))
@@ -93,7 +94,7 @@ class Batches:
     step : int64 array of shape (1,)
         Number of the step, from 0.
     target : array
-        Of the step's samples: labels, which are the classes, or values (blocks, size, WARP).
+        Of the step's samples: labels, which are the classes, or values, of the output's shape.
     classes, predicted : int64 arrays of shape (blocks, WARP)
         True and predicted ones; EMPTY and -1 where there are none.
     losses : array of shape (blocks, WARP)
@@ -107,7 +108,7 @@ class Batches:
         self.classes, self.predicted = device.zeros((blocks, WARP), np.int64), device.put(np.full((blocks, WARP), -1))
         self.target = self.classes
         if not feed.has_labels:
-            self.target = device.zeros((blocks, feed.targets.shape[1], WARP), dtype)
+            self.target = device.zeros((blocks, *current.network.outputs[0].shape, WARP), dtype)
         self.losses = device.zeros((blocks, WARP), dtype)
 
     def choose(self, batches: list[np.ndarray]) -> None:
@@ -124,8 +125,8 @@ class Batches:
         x = part.values[self.current.network.inputs[0].name]
         x = x.reshape(len(x), -1, WARP)
         chosen = self.chosen, self.step
-        gather_cuda[maps((len(x), 1, 1, *x.shape[1:]))](feed.rows, *chosen, feed.scale, feed.shift, x)
+        gather_cuda[features(x)](feed.rows, *chosen, feed.scale, feed.shift, x)
         gather_classes_cuda[flat(self.lanes)](feed.classes, *chosen, self.classes.reshape(-1))
         if not feed.has_labels:
-            grid = maps((len(x), 1, 1, *self.target.shape[1:]))
-            gather_cuda[grid](feed.targets, *chosen, feed.ones, feed.zeros, self.target)
+            target = self.target.reshape(len(x), -1, WARP)
+            gather_cuda[features(target)](feed.targets, *chosen, feed.ones, feed.zeros, target)

@@ -16,7 +16,7 @@ from .cuda import REDUCERS, add_up, cuda, cuda_kernel, flat
 from .cuda_feed import Batches, FeedThere
 from .feed import Feed
 from .losses.loss import Loss
-from .metrics import predicted_classes_cuda
+from .metrics import judge_cuda
 from .network import Network
 from .optimizers.optimizer import STATE_NAME, Optimizer
 
@@ -129,16 +129,13 @@ class CudaTrainingStep:
     def enqueue(self, plan: _Plan) -> None:
         """Launch all kernels of one step."""
         network, (part,), batches = self.network, plan.current.active, plan.batches
+        plan.current.prepare_layers(training=True)
         begin_step_cuda[flat(max(plan.keys.size, plan.constants.size))](
             batches.step, plan.all_keys, plan.keys, plan.all_constants, plan.constants
         )
         batches.load()
         plan.current.forward(part)
-        z, dL_dz = part.values[network.outputs[0].name], part.seeds[0]
-        target = batches.target if self._feed.has_labels else batches.target.reshape(z.shape)
-        self.loss.on_cuda(z, target, part.samples, plan.current.samples, dL_dz, batches.losses)
-        if self.feed.labels is not None:
-            predicted_classes_cuda[flat(batches.lanes)](z, batches.predicted)
+        judge_cuda(batches, self.loss)
         flat_lanes = (array.reshape(-1) for array in (batches.losses, batches.predicted, batches.classes))
         end_step_cuda[1, REDUCERS](*flat_lanes, plan.totals, batches.step)
         plan.current.backward(part)
@@ -171,7 +168,6 @@ class _Plan:
 
     def step(self) -> None:
         """Enqueue one step: launched the first time, which compiles its kernels, then captured, then replayed."""
-        self.current.prepare_layers(training=True)
         if not self._is_warm:
             self.owner.enqueue(self)
             self._is_warm = True

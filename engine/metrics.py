@@ -96,6 +96,15 @@ def predicted_classes_cuda(z, classes):
         classes[n, v] = -1 if ties or wrong else best
 
 
+def judge_cuda(batches: Batches, loss: Loss) -> None:
+    """Fill the losses, dL/dz and the predicted classes of a mini-batch that has gone forward."""
+    current, (part,) = batches.current, batches.current.active
+    z = part.values[current.network.outputs[0].name]
+    loss.on_cuda(z, batches.target, part.samples, current.samples, part.seeds[0], batches.losses)
+    if batches.feed.has_classes:
+        predicted_classes_cuda[flat(batches.lanes)](z, batches.predicted)
+
+
 def evaluate(network: Network, feed: Feed, loss: Loss, batch_size: int = 256) -> Evaluation:
     """Run the network over a whole data set.
 
@@ -166,10 +175,6 @@ class _LookThere:
         batches.choose([chosen])
         batches.load()
         current.forward(part)
-        z = part.values[network.outputs[0].name]
-        target = batches.target if self._feed.has_labels else batches.target.reshape(z.shape)
-        loss.on_cuda(z, target, len(chosen), len(chosen), part.seeds[0], batches.losses)
-        if feed.labels is not None:
-            predicted_classes_cuda[flat(batches.lanes)](z, batches.predicted)
+        judge_cuda(batches, loss)
         losses, predicted = (device().get(array).reshape(-1) for array in (batches.losses, batches.predicted))
         return float(losses.sum(dtype=np.float64)), predicted[: len(chosen)]

@@ -21,7 +21,7 @@ from ...derivations import dense as derivation
 from .. import initializers
 from ..backend import LANES, TILE, index, kernel, registers, uint32
 from ..checks import require_positive_integers
-from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, load4, maps, position, store4
+from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, features, load4, position, store4
 from ..scalar import identity
 from .elementwise import activate_cuda
 from .layer import Layer, Shape, Share, require_features
@@ -334,35 +334,29 @@ def matrix_kernel(kind: str, ROWS: int, COLUMNS: int):
         return lanes_at(row, k, rows) if IS_WEIGHTS else k * rows + row
 
     @device_function
-    def b_at(k, column, columns, depth):
+    def b_at(column, k, columns, depth):
         """Return where B[k, column] lies."""
         return lanes_at(column, k, columns) if IS_WEIGHTS else lanes_at(k, column, depth)
 
-    @device_function
-    def load_a(A, number, first_row, k0, rows, depth):
-        """Return four neighbours of A, zeros outside, and where they go in shared memory, [k, row]."""
-        if A_ALONG_SUM:
-            row, k = number // uint32(DEPTH // 4), number % uint32(DEPTH // 4) * uint32(4)
-        else:
-            k, row = number // uint32(ROWS // 4), number % uint32(ROWS // 4) * uint32(4)
-        zero = A.dtype.type(0)
-        a0, a1, a2, a3 = zero, zero, zero, zero
-        if first_row + row < rows and k0 + k < depth:
-            a0, a1, a2, a3 = load4(A, a_at(first_row + row, k0 + k, rows, depth))
-        return a0, a1, a2, a3, k * uint32(ROWS) + row
+    def loader(place, IS_ALONG_SUM, SIZE):
+        """Return what loads four neighbours of A or B for a tile of SIZE rows or columns."""
 
-    @device_function
-    def load_b(B, number, first_column, k0, columns, depth):
-        """Return four neighbours of B, zeros outside, and where they go in shared memory, [k, column]."""
-        if IS_WEIGHTS:
-            column, k = number // uint32(DEPTH // 4), number % uint32(DEPTH // 4) * uint32(4)
-        else:
-            k, column = number // uint32(COLUMNS // 4), number % uint32(COLUMNS // 4) * uint32(4)
-        zero = B.dtype.type(0)
-        b0, b1, b2, b3 = zero, zero, zero, zero
-        if first_column + column < columns and k0 + k < depth:
-            b0, b1, b2, b3 = load4(B, b_at(k0 + k, first_column + column, columns, depth))
-        return b0, b1, b2, b3, k * uint32(COLUMNS) + column
+        @device_function
+        def load(M, number, first, k0, end, depth):
+            """Return four numbers, zeros outside, and where they go in shared memory, [k, row or column]."""
+            if IS_ALONG_SUM:
+                at, k = number // uint32(DEPTH // 4), number % uint32(DEPTH // 4) * uint32(4)
+            else:
+                k, at = number // uint32(SIZE // 4), number % uint32(SIZE // 4) * uint32(4)
+            zero = M.dtype.type(0)
+            n0, n1, n2, n3 = zero, zero, zero, zero
+            if first + at < end and k0 + k < depth:
+                n0, n1, n2, n3 = load4(M, place(first + at, k0 + k, end, depth))
+            return n0, n1, n2, n3, k * uint32(SIZE) + at
+
+        return load
+
+    load_a, load_b = loader(a_at, A_ALONG_SUM, ROWS), loader(b_at, IS_WEIGHTS, COLUMNS)
 
     @device_function
     def keep(tile, at, n0, n1, n2, n3, is_along_sum, pitch):
@@ -548,7 +542,7 @@ class Dense(Layer):
         if is_wide(W, x):
             multiply_matrices("forward", W, x, b, z)
         else:
-            dense_forward_cuda[rows_of(z)](x, W, b, z)
+            dense_forward_cuda[features(z)](x, W, b, z)
         activate_cuda(activation, z)
 
     def backward_cuda(self, share: Share) -> None:
@@ -569,7 +563,7 @@ class Dense(Layer):
         elif W.shape[1] % 4 == 0:
             dense_fours(False, W, dL_db, dL_dz, dL_dx)
         else:
-            dense_input_gradient_cuda[rows_of(dL_dx)](W, dL_dz, dL_dx)
+            dense_input_gradient_cuda[features(dL_dx)](W, dL_dz, dL_dx)
 
     def multiply_adds(self, x_shape: Shape) -> int:
         """Return I J."""
@@ -606,8 +600,3 @@ def dense_fours(is_forward: bool, W, b, x, z, activation=identity) -> None:
     """Launch the kernel with four outputs for each thread."""
     grid = -(-z.shape[1] // 4), len(z)
     fours_kernel(is_forward, activation)[grid, (WARP, SHARERS)](W.reshape(-1), b, x, z, W.shape[1])
-
-
-def rows_of(x) -> tuple:
-    """Return grid and block of a kernel with one thread for each number of (blocks, features, WARP)."""
-    return maps((x.shape[0], 1, 1, *x.shape[1:]))

@@ -51,7 +51,6 @@ def test_the_profile_has_every_launch_of_a_step(tiny, monkeypatch):
         monkeypatch.setattr(module, "REPEATS", 1)
     runner = Handgrad("tiny", 4, steps=3).ready()
     runner.begin()
-    runner.plan.current.prepare_layers(training=True)
     made = recorded(lambda: runner.training.enqueue(runner.plan))
     assert len(made) == len(runner.plan.graph.launches) and "launch" not in vars(cuda.device())
     *rows, total = gpu_sections.profiled(runner)
