@@ -41,6 +41,7 @@ __all__ = [
     "cache_directory",
     "carray",
     "compile_seconds",
+    "copy_lanes",
     "cpu_features",
     "index",
     "int32",
@@ -344,6 +345,27 @@ def registers(shape, count, like):
         Gives the dtype.
     """
     return carray(_reserve(count, like), shape)
+
+
+@intrinsic
+def copy_lanes(typing_context, to, lanes):
+    """Copy ``LANES`` numbers of one sample each, as whole vectors: ``for v in range(LANES): to[v] = lanes[v]``.
+
+    LLVM unrolls that loop before it looks for vectors, and then takes a tile of registers apart, number by number.
+    """
+    if not (isinstance(to, types.Array) and isinstance(lanes, types.Array) and to.dtype == lanes.dtype):
+        return None
+
+    def generate(context, builder, signature, arguments):
+        target, source = (
+            context.make_array(kind)(context, builder, argument).data
+            for kind, argument in zip(signature.args, arguments, strict=True)
+        )
+        size = context.get_abi_sizeof(context.get_value_type(to.dtype))
+        cgutils.raw_memcpy(builder, target, source, context.get_constant(types.intp, LANES), size, align=size)
+        return context.get_dummy_value()
+
+    return types.void(to, lanes), generate
 
 
 SLOTS = 160  # numbers that a call can take: an array of k axes is 5 + 2 k of them

@@ -25,7 +25,7 @@ from ...derivations import conv2d as derivation
 from ...derivations.notation import output_size
 from .. import initializers
 from ..arrays import clear
-from ..backend import LANES, index, int32, kernel, registers, uint32
+from ..backend import LANES, copy_lanes, index, int32, kernel, registers, uint32
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
 from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, load4, maps, position, sum_of_parts_cuda
 from ..scalar import identity
@@ -123,8 +123,7 @@ def forward_kernel(CHANNELS: int, BLOCKS: int, activation):
                                     z_t = near[m, t, h, q]
                                 else:
                                     z_t = z[min(n + m, n_next), index(min(o + t, last)), h, q]
-                                for v in range(LANES):
-                                    z_t[v] = acc[m, t, v]
+                                copy_lanes(z_t, acc[m, t])
                 if IS_ACTIVATED:
                     for m in range(n_next + 1 - n):
                         for t in range(min(CHANNELS, last + 1 - o)):
@@ -182,8 +181,7 @@ def input_kernel(CHANNELS: int, BLOCKS: int):
                         for m in range(BLOCKS):
                             for t in range(CHANNELS - 1, -1, -1):
                                 dL_dx_t = dL_dx[min(n + m, n_next), index(min(c + t, last)), a, b]
-                                for v in range(LANES):
-                                    dL_dx_t[v] = acc[m, t, v]
+                                copy_lanes(dL_dx_t, acc[m, t])
 
     return conv2d_input_gradient
 
@@ -218,10 +216,9 @@ def weight_kernel(CHANNELS: int, FILTERS: int):
                                     for j in range(fw):
                                         column, q_from, q_to = columns[j, 0], columns[j, 1], columns[j, 2]
                                         sums_ij = sums[(o - first) // FILTERS, (c - g * C_g) // CHANNELS, i, j]
-                                        for v in range(LANES):
-                                            for r in range(CHANNELS):
-                                                for t in range(FILTERS):
-                                                    acc[r, t, v] = sums_ij[r, t, v]
+                                        for r in range(CHANNELS):
+                                            for t in range(FILTERS):
+                                                copy_lanes(acc[r, t], sums_ij[r, t])
                                         for h in range(h_from, h_to):
                                             a = index(sh * h + row)
                                             for q in range(q_from, q_to):
@@ -237,8 +234,7 @@ def weight_kernel(CHANNELS: int, FILTERS: int):
                                                             )  # (conv2d.4)
                                         for r in range(CHANNELS):
                                             for t in range(FILTERS):
-                                                for v in range(LANES):
-                                                    sums_ij[r, t, v] = acc[r, t, v]
+                                                copy_lanes(sums_ij[r, t], acc[r, t])
                 for o in range(first, stop):
                     for c in range(C_g):
                         for i in range(fh):

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...derivations import dense as derivation
 from .. import initializers
-from ..backend import LANES, TILE, index, kernel, registers, uint32
+from ..backend import LANES, TILE, copy_lanes, index, kernel, registers, uint32
 from ..checks import require_positive_integers
 from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, features, load4, position, store4
 from ..scalar import identity
@@ -51,9 +51,7 @@ def dense_forward(x, W, b, z):
                     for t in range(TILE):
                         acc[t, v] += W[index(min(i + t, I - 1)), index(j)] * x_n[index(j), v]  # (dense.1)
             for t in range(TILE - 1, -1, -1):
-                row = z[n, index(min(i + t, I - 1))]
-                for v in range(LANES):
-                    row[v] = acc[t, v]
+                copy_lanes(z[n, index(min(i + t, I - 1))], acc[t])
 
 
 @kernel
@@ -123,9 +121,7 @@ def dense_input_gradient(W, dL_dz, dL_dx, columns):
                         for t in range(TILE):
                             acc[t, v] += w[index(i), t] * dL_dz_n[index(i), v]  # (dense.6)
                 for t in range(TILE - 1, -1, -1):
-                    row = dL_dx[n, index(min(j + t, J - 1))]
-                    for v in range(LANES):
-                        row[v] = acc[t, v]
+                    copy_lanes(dL_dx[n, index(min(j + t, J - 1))], acc[t])
 
 
 @kernel
@@ -159,8 +155,11 @@ def dense_weight_gradient(x_panels, dL_dz_panels, tiles, dL_dW):
                         acc[t, v] += dL_dz[index(m), t] * x[index(m), v]  # (dense.4)
             for t in range(TILE - 1, -1, -1):
                 row = dL_dW[index(min(i + t, I - 1))]
-                for v in range(width):
-                    row[index(j + v)] = acc[t, v]
+                if width == LANES:
+                    copy_lanes(row[j : j + LANES], acc[t])
+                else:
+                    for v in range(width):
+                        row[index(j + v)] = acc[t, v]
 
 
 @kernel
