@@ -17,7 +17,7 @@ SHIPPED = {
     path.relative_to(ROOT).as_posix(): path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
 }
 DEFAULT_FLOORS = {"layers": 2, "losses": 2, "optimizers": 2}
-BASES = {"layer", "pool", "window", "correlation", "elementwise"}  # files of engine/layers that other layers build on
+BASES = {"layer", "pool", "window", "correlation", "winograd", "elementwise"}  # files of engine/layers that other layers build on
 ADJOINT = {"conv2d"}  # a transposed convolution runs the kernels of the convolution that it transposes
 COMPILERS = ("engine/backend.py", "engine/cuda.py")
 OPTIONAL = {("engine/cuda.py", "cuda"), ("engine/simulator.py", "greenlet")}  # inside functions

@@ -33,6 +33,7 @@ from .correlation import SUMS, WARPS, Correlation, parts_for
 from .elementwise import activate_cuda
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers, parse_padding
+from .winograd import Tiling
 
 
 @kernel
@@ -697,6 +698,7 @@ class Conv2D(Layer):
         self._sides = parse_padding(self, self.padding, x_shape[1:], self.kernel_size, self.stride, self.dilation)
         sizes = self.kernel_size, self.stride, self._sides, self.dilation, self.groups
         self._sizes = Correlation(x_shape, self.output_shape(x_shape), *sizes)
+        self._tiling = Tiling.of(self._sizes)
 
     def parameter_shapes(self, x_shape: Shape) -> dict[str, Shape]:
         """Return the shapes of W and b."""
@@ -710,27 +712,41 @@ class Conv2D(Layer):
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for packed weights and sums, and the bounds of the kernels' loops."""
-        return self._sizes.scratch(blocks, dtype)
+        return self._sizes.scratch(blocks, dtype) if self._tiling is None else self._tiling.scratch(dtype)
 
     def forward(self, share: Share) -> None:
         """Compute z, after packing the weights."""
         W, b, scratch = share.parameters["W"], share.parameters["b"], share.scratch
-        pack_weights(W, self.groups, scratch["by_output"], scratch["by_input"])
         activation = identity if share.activation is None else share.activation.formulas[0]
+        if self._tiling is not None:
+            self._tiling.forward(share.x[0], W, b, share.z, scratch, activation)
+            return
+        pack_weights(W, self.groups, scratch["by_output"], scratch["by_input"])
         correlate(self._sizes, share.x[0], b, share.z, scratch, activation)
 
     def backward(self, share: Share) -> None:
         """Compute the gradients of W, b and, where it is wanted, x."""
-        (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
+        (x,), (dL_dx,), dL_dz, dL_dW, scratch = (
+            share.x,
+            share.dL_dx,
+            share.dL_dz,
+            share.gradients["W"],
+            share.scratch,
+        )
         planes = *dL_dz.shape[:2], -1
         if share.activation is None:
             conv2d_bias_gradient(dL_dz.reshape(planes), share.gradients["b"])
         else:  # what arrives is dL/da
             flat, gradient = (*planes, LANES), activated_bias_gradient(share.activation.formulas[1])
             gradient(share.z.reshape(flat), dL_dz.reshape(flat), share.gradients["b"])
-        weight_gradient(self._sizes, x, dL_dz, share.gradients["W"], scratch)
-        if dL_dx is not None:
+        if self._tiling is None:
+            weight_gradient(self._sizes, x, dL_dz, dL_dW, scratch)
+        else:
+            self._tiling.weight_gradient(x, dL_dz, dL_dW, scratch)
+        if dL_dx is not None and self._tiling is None:
             input_gradient(self._sizes, dL_dz, dL_dx, scratch)
+        elif dL_dx is not None:
+            self._tiling.input_gradient(share.parameters["W"], dL_dz, dL_dx, scratch)
 
     def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for packed weights and for parts of sums, and the bounds of the kernels' loops."""

@@ -1,4 +1,4 @@
-"""Exact proofs for transposed convolution and local response normalization, on symbols and on fractions."""
+"""Exact proofs for transposed convolution, Winograd's convolution and local response normalization, on symbols and on fractions."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sympy
-from proofs import assert_equal, assert_layer, layer_case, numbers_of, symbols
+from proofs import assert_equal, assert_layer, fractions, layer_case, numbers_of, symbols
 
-from handgrad.derivations import conv2d, conv_transpose2d, local_response_norm
+from handgrad.derivations import conv2d, conv_transpose2d, local_response_norm, winograd
 from handgrad.derivations.notation import zeros
 
 EVERY_OPTION = {
@@ -58,6 +58,24 @@ def test_conv_transpose2d_leaves_the_bias_where_nothing_reaches():
     assert z.tolist() == [[[W[0, 0, 0, 0] * x[0, 0, 0] + b[0], b[0], b[0], W[0, 0, 0, 0] * x[0, 0, 1] + b[0], b[0]]]]
 
 
+def test_winograd():
+    values = symbols("x", 1, 2, 3), symbols("W", 1, 1, 3, 3), symbols("b", 1)
+    assert_layer(winograd, *values, names="xWb", options={"padding": (1, 0, 0, 1)})
+
+
+@pytest.mark.parametrize("padding", [0, 1, (2, 0, 1, 3)])
+def test_winograd_is_conv2d(padding):
+    """In fractions nothing is rounded: tiles of all kinds give exactly the convolution and its gradients."""
+    rng = np.random.default_rng(0)
+    x, W, b = fractions(rng, 2, 7, 6), fractions(rng, 2, 2, 3, 3), fractions(rng, 2)
+    z = conv2d.forward(x, W, b, padding=padding)
+    assert (winograd.forward(x, W, b, padding) == z).all()
+    u = fractions(rng, *z.shape)
+    expected = conv2d.backward(u, x, W, b, padding=padding)
+    for gradient, other in zip(winograd.backward(u, x, W, b, padding), expected, strict=True):
+        assert (gradient == other).all()
+
+
 ALPHA, BETA, K = sympy.symbols("alpha beta k", positive=True)
 
 
@@ -78,6 +96,7 @@ def test_local_response_norm_of_a_window_of_even_size():
 
 
 EXACT = {
+    "winograd": layer_case(winograd, (1, 5, 3), (2, 1, 3, 3), (2,), padding=(1, 0, 1, 1)),
     "conv_transpose2d": layer_case(conv_transpose2d, (2, 2, 3), (2, 1, 2, 3), (2,), **EVERY_OPTION),
     "local_response_norm": layer_case(
         local_response_norm, (4, 2, 1), size=3, alpha=Fraction(1, 7), beta=2, k=Fraction(3, 2)

@@ -14,7 +14,7 @@ from handgrad.engine import BatchNorm, Conv2D, MaxPool2D, Network, SoftmaxCrossE
 from handgrad.engine.cases import CASES, LAYERS, LOSSES, Case, Projection, examine
 from handgrad.engine.invariants import invariants_of
 
-BASES = {"layer", "pool", "window", "correlation", "elementwise", "loss"}
+BASES = {"layer", "pool", "window", "correlation", "winograd", "elementwise", "loss"}
 
 
 def modules(package):

@@ -1,0 +1,420 @@
+"""Winograd's convolution for 3 x 3 kernels; equations in ``derivations/winograd.py``.
+
+Floor 2. The rung of ``conv2d.py`` above tiles in registers: it takes a quarter of the products. Lanes are samples as
+everywhere, so a transform of one patch of pixels transforms 16; a patch passes through registers row by row, first down
+its columns, then along its rows. What belongs to one of the 36 points lies together: V (36, channels, LANES) and
+M (36, filters, LANES), with U between them, are 36 small matrix products whose sums stay in registers.
+
+The weight gradient is a sum over samples, so there the lanes are 16 channels: a block of samples is turned over first,
+and the products, dL/dM as single numbers times V as vectors, need no sum over lanes at the end.
+
+A path for a convolution is chosen by counting what each of them does, in ``Tiling.is_faster``.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import clear
+from ..backend import LANES, TILE, copy_lanes, index, kernel, registers, scalar
+from ..scalar import identity
+from .correlation import Correlation
+from .layer import Shape
+
+TILE_SIZE = TILE * LANES
+SIX, SQUARE, FOUR_BY_SIX, SIX_BY_SIX = 6 * LANES, LANES * LANES, 24 * LANES, 36 * LANES
+TILES_AT_ONCE = 4  # of a row of tiles whose pixels are transformed before their products are taken
+NEAR_POINTS = 320 * 1024  # bytes of points that the second cache holds beside the weights
+TRANSFORM = 320  # products for which there is time while one patch is transformed
+
+
+@scalar
+def pixels_to_points(d0, d1, d2, d3, d4, d5, two, four):
+    """Return Bᵀ d; two and four are of the type of d."""
+    even, odd = d4 - four * d2, d3 - four * d1
+    p, q = d4 - d2, two * (d3 - d1)
+    return four * (d0 - d2) + p, even + odd, even - odd, p + q, p - q, (d5 - d3) - two * q
+
+
+@scalar
+def points_to_outputs(m0, m1, m2, m3, m4, m5, two, four):
+    """Return Aᵀ m."""
+    s, d, t, e = m1 + m2, m1 - m2, m3 + m4, two * (m3 - m4)
+    return m0 + s + t, d + e, s + four * t, d + four * e + m5
+
+
+@scalar
+def outputs_to_points(y0, y1, y2, y3, two, four):
+    """Return A y."""
+    even, odd = y0 + y2, y1 + y3
+    s, d = y0 + four * y2, two * (y1 + four * y3)
+    return y0, even + odd, even - odd, s + d, s - d, y3
+
+
+@scalar
+def weights_to_points(w0, w1, w2, quarter, sixth):
+    """Return G w."""
+    s, d = sixth * (w0 + w2), sixth * w1
+    t, e = quarter * sixth * w0 + sixth * w2, (quarter + quarter) * d
+    return quarter * w0, -s - d, d - s, t + e, t - e, w2
+
+
+@scalar
+def points_to_weights(u0, u1, u2, u3, u4, u5, quarter, sixth):
+    """Return Gᵀ u."""
+    s, d, t, e = sixth * (u1 + u2), sixth * (u2 - u1), sixth * (u3 + u4), sixth * (u3 - u4)
+    return quarter * (u0 + t) - s, d + (quarter + quarter) * e, t - s + u5
+
+
+@kernel
+def transform_weights(W, U, is_mirrored):
+    """U[k] = G W Gᵀ, packed as (36, tiles, C + 1, TILE): filter o is number o % TILE of its tile.
+
+    Mirrored, filters and channels change places, and the kernel is turned by 180 degrees.
+    """
+    O, C = W.shape[is_mirrored], W.shape[1 - is_mirrored]
+    half = registers((6, 3), 18, W)
+    one = W.dtype.type(1)
+    quarter, sixth = one / W.dtype.type(4), one / W.dtype.type(6)
+    for o in range(O):
+        tile, t = o // TILE, o % TILE
+        for c in range(C):
+            for j in range(3):
+                if is_mirrored:
+                    w0, w1, w2 = W[c, o, 2, 2 - j], W[c, o, 1, 2 - j], W[c, o, 0, 2 - j]  # (winograd.10)
+                else:
+                    w0, w1, w2 = W[o, c, 0, j], W[o, c, 1, j], W[o, c, 2, j]
+                numbers = weights_to_points(w0, w1, w2, quarter, sixth)
+                half[0, j], half[1, j], half[2, j], half[3, j], half[4, j], half[5, j] = numbers
+            for k in range(6):
+                numbers = weights_to_points(half[k, 0], half[k, 1], half[k, 2], quarter, sixth)  # (winograd.3)
+                U[6 * k, tile, c, t], U[6 * k + 1, tile, c, t], U[6 * k + 2, tile, c, t] = numbers[:3]
+                U[6 * k + 3, tile, c, t], U[6 * k + 4, tile, c, t], U[6 * k + 5, tile, c, t] = numbers[3:]
+
+
+@kernel
+def transform_pixels(x, nothing, top, left, V, first):
+    """V[:, first + c] = Bᵀ d B for 6 x 6 pixels d of every map c, from (top, left) on; zeros where there are none.
+
+    x (maps, H, W, LANES), V (36, rows, LANES).
+    """
+    maps, H, B, _ = x.shape
+    d, line = registers((6, 6, LANES), SIX_BY_SIX, x), registers((6, LANES), SIX, x)
+    one = x.dtype.type(1)
+    two, four = one + one, one + one + one + one
+    for c in range(maps):
+        for j in range(6):
+            for i in range(6):
+                if 0 <= top + i < H and 0 <= left + j < B:
+                    copy_lanes(line[i], x[index(c), index(top + i), index(left + j)])
+                else:
+                    copy_lanes(line[i], nothing)
+            for v in range(LANES):
+                line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v] = pixels_to_points(
+                    line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
+                )
+            for k in range(6):
+                copy_lanes(d[k, j], line[k])
+        for k in range(6):
+            for j in range(6):
+                copy_lanes(line[j], d[k, j])
+            for v in range(LANES):
+                line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v] = pixels_to_points(
+                    line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
+                )  # (winograd.2)
+            for m in range(6):
+                copy_lanes(V[index(6 * k + m), index(first + c)], line[m])
+
+
+@kernel
+def multiply_points(U, V, M, first):
+    """M[k] = U[k] V[k] for every point k, with the channels of a patch from row ``first`` of V on."""
+    points, tiles, padded, _ = U.shape
+    C = padded - 1
+    acc = registers((TILE, LANES), TILE_SIZE, V)
+    for k in range(points):
+        for tile in range(tiles):
+            U_k = U[k, tile]
+            for v in range(LANES):
+                for t in range(TILE):
+                    acc[t, v] = 0
+            for c in range(C):
+                u, V_c = U_k[index(c)], V[k, index(first + c)]
+                for v in range(LANES):
+                    for t in range(TILE):
+                        acc[t, v] += u[t] * V_c[v]  # (winograd.4)
+            for t in range(TILE):
+                copy_lanes(M[k, index(tile * TILE + t)], acc[t])
+
+
+@kernel
+def transform_products(M, b, z, h, q):
+    """z[o, h:h+4, q:q+4] = b[o] + Aᵀ M[:, o] A for every filter o, as far as z (O, P, Q, LANES) goes."""
+    O, P, Q, _ = z.shape
+    d, line = registers((4, 6, LANES), FOUR_BY_SIX, z), registers((6, LANES), SIX, z)
+    one = z.dtype.type(1)
+    two, four = one + one, one + one + one + one
+    for o in range(O):
+        bias = b[o]
+        for m in range(6):
+            for k in range(6):
+                copy_lanes(line[k], M[index(6 * k + m), index(o)])
+            for v in range(LANES):
+                line[0, v], line[1, v], line[2, v], line[3, v] = points_to_outputs(
+                    line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
+                )
+            for i in range(4):
+                copy_lanes(d[i, m], line[i])
+        for i in range(min(4, P - h)):
+            for m in range(6):
+                copy_lanes(line[m], d[i, m])
+            for v in range(LANES):
+                z0, z1, z2, z3 = points_to_outputs(
+                    line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
+                )
+                line[0, v], line[1, v], line[2, v], line[3, v] = z0 + bias, z1 + bias, z2 + bias, z3 + bias
+            for j in range(min(4, Q - q)):
+                copy_lanes(z[index(o), index(h + i), index(q + j)], line[j])  # (winograd.5)
+
+
+@functools.cache
+def forward_kernel(activation):
+    """Return the kernel for the activation that follows."""
+    IS_ACTIVATED = activation is not identity
+
+    @kernel
+    def activate(z):
+        """z = activation(z), for rows that have just been stored and are still near."""
+        zero, one = z.dtype.type(0), z.dtype.type(1)
+        for k in range(z.size):
+            z[k] = activation(z[k], zero, one)
+
+    @kernel
+    def winograd_forward(x, U, b, z, z_flat, V, M, nothing, top, left):
+        """z = activation(b + W * x) for all samples; x (blocks, C, H, W, LANES), z_flat (blocks, O, P Q LANES) is z."""
+        (blocks, C, _, _, _), (_, O, P, Q, _) = x.shape, z.shape
+        for n in range(blocks):
+            for h in range(0, P, 4):
+                for q in range(0, Q, 4 * TILES_AT_ONCE):
+                    patches = min(TILES_AT_ONCE, (Q - q + 3) // 4)
+                    for patch in range(patches):
+                        transform_pixels(x[n], nothing, h - top, q + 4 * patch - left, V, patch * C)
+                    for patch in range(patches):
+                        multiply_points(U, V, M, patch * C)
+                        transform_products(M, b, z[n], h, q + 4 * patch)
+                if IS_ACTIVATED:
+                    for o in range(O):
+                        activate(z_flat[n, o, h * Q * LANES : min(h + 4, P) * Q * LANES])
+
+    return winograd_forward
+
+
+@kernel
+def turn_over(x, by_channel):
+    """Exchange samples and channels of a block: x (C, H W, LANES), by_channel (groups, LANES, H W, 16 channels).
+
+    The planes of both are a power of two apart for the usual sizes, and push each other out of the cache; so each line
+    of either is touched once, and numbers change places in a square that stays near.
+    """
+    C, pixels, _ = x.shape
+    square, line = registers((LANES, LANES), SQUARE, x), registers((LANES,), LANES, x)
+    for first in range(0, C, LANES):
+        group = by_channel[first // LANES]
+        for k in range(pixels):
+            for c in range(LANES):
+                copy_lanes(square[c], x[index(min(first + c, C - 1)), index(k)])
+            for v in range(LANES):
+                for c in range(LANES):
+                    line[c] = square[c, v]
+                copy_lanes(group[index(v), index(k)], line)
+
+
+@kernel
+def transform_gradients(dL_dz, nothing, h, q, dL_dM, first):
+    """dL/dM[:, o, first:] = A dL/dz[o, h:h+4, q:q+4] Aᵀ for every filter o; dL_dz (O, P, Q, LANES), zeros around it."""
+    O, P, Q, _ = dL_dz.shape
+    d, line = registers((6, 4, LANES), FOUR_BY_SIX, dL_dz), registers((6, LANES), SIX, dL_dz)
+    one = dL_dz.dtype.type(1)
+    two, four = one + one, one + one + one + one
+    for o in range(O):
+        for j in range(4):
+            for i in range(4):
+                if h + i < P and q + j < Q:
+                    copy_lanes(line[i], dL_dz[index(o), index(h + i), index(q + j)])
+                else:
+                    copy_lanes(line[i], nothing)
+            for v in range(LANES):
+                line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v] = outputs_to_points(
+                    line[0, v], line[1, v], line[2, v], line[3, v], two, four
+                )
+            for k in range(6):
+                copy_lanes(d[k, j], line[k])
+        for k in range(6):
+            for j in range(4):
+                copy_lanes(line[j], d[k, j])
+            for v in range(LANES):
+                line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v] = outputs_to_points(
+                    line[0, v], line[1, v], line[2, v], line[3, v], two, four
+                )  # (winograd.6)
+            for m in range(6):
+                copy_lanes(dL_dM[index(6 * k + m), index(o), first : first + LANES], line[m])
+
+
+@kernel
+def multiply_gradients(dL_dM, V, samples, dL_dU):
+    """dL/dU[k,o,c] += Σ dL/dM[k,o] V[k,c] over so many samples and tiles.
+
+    dL_dM (36, O, samples), V (36, groups samples, 16 channels), dL_dU (36, groups, O + 1, 16 channels).
+    """
+    points, groups, padded, _ = dL_dU.shape
+    O = padded - 1
+    acc = registers((TILE, LANES), TILE_SIZE, V)
+    for k in range(points):
+        for g in range(groups):
+            for o in range(0, O, TILE):
+                for t in range(TILE):
+                    copy_lanes(acc[t], dL_dU[index(k), index(g), index(min(o + t, O - 1))])
+                for s in range(samples):
+                    V_s = V[index(k), index(g * samples + s)]
+                    for v in range(LANES):
+                        for t in range(TILE):
+                            acc[t, v] += dL_dM[index(k), index(min(o + t, O - 1)), index(s)] * V_s[v]  # (winograd.7)
+                for t in range(TILE - 1, -1, -1):
+                    copy_lanes(dL_dU[index(k), index(g), index(min(o + t, O - 1))], acc[t])
+
+
+@kernel
+def back_to_weights(dL_dU, dL_dW):
+    """dL/dW = Gᵀ dL/dU G; dL_dU (36, groups, O + 1, 16 channels)."""
+    O, C, _, _ = dL_dW.shape
+    half = registers((3, 6), 18, dL_dW)
+    one = dL_dW.dtype.type(1)
+    quarter, sixth = one / dL_dW.dtype.type(4), one / dL_dW.dtype.type(6)
+    for o in range(O):
+        for c in range(C):
+            u = dL_dU[:, c // LANES, o, c % LANES]
+            for m in range(6):
+                half[0, m], half[1, m], half[2, m] = points_to_weights(
+                    u[m], u[6 + m], u[12 + m], u[18 + m], u[24 + m], u[30 + m], quarter, sixth
+                )
+            for i in range(3):
+                dL_dW[o, c, i, 0], dL_dW[o, c, i, 1], dL_dW[o, c, i, 2] = points_to_weights(
+                    half[i, 0], half[i, 1], half[i, 2], half[i, 3], half[i, 4], half[i, 5], quarter, sixth
+                )  # (winograd.8)
+
+
+@kernel
+def winograd_weight_gradient(x_flat, by_channel, flat_by_channel, dL_dz, V, dL_dM, dL_dU, nothing, top, left):
+    """Add to dL_dU for all samples; by_channel (groups, LANES, H, W, 16 channels) is room for a block turned over."""
+    blocks, _, P, Q, _ = dL_dz.shape
+    groups = by_channel.shape[0]
+    patches = dL_dM.shape[2] // LANES
+    samples = patches * LANES
+    for n in range(blocks):
+        turn_over(x_flat[n], flat_by_channel)
+        for h in range(0, P, 4):
+            for q in range(0, Q, 4 * patches):
+                for g in range(groups):
+                    for patch in range(patches):
+                        row = (g * patches + patch) * LANES
+                        transform_pixels(by_channel[g], nothing, h - top, q + 4 * patch - left, V, row)
+                for patch in range(patches):
+                    transform_gradients(dL_dz[n], nothing, h, q + 4 * patch, dL_dM, patch * LANES)
+                multiply_gradients(dL_dM, V, samples, dL_dU)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A convolution that is done in tiles of 4 x 4 outputs.
+
+    Attributes
+    ----------
+    x_shape, z_shape : (channels, rows, columns)
+    top, left : int
+        Padding above and to the left.
+    """
+
+    x_shape: Shape
+    z_shape: Shape
+    top: int
+    left: int
+
+    @classmethod
+    def of(cls, sizes: Correlation) -> Tiling | None:
+        """Return the tiling of a convolution, or None where tiles of outputs do not fit it or would take longer."""
+        if (sizes.kernel_size, sizes.stride, sizes.dilation, sizes.groups) != ((3, 3), (1, 1), (1, 1), 1):
+            return None
+        tiling = cls(sizes.x_shape, sizes.z_shape, sizes.padding[0], sizes.padding[2])
+        return tiling if tiling.is_faster else None
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether products and transforms take less time than nine products for each output."""
+        (C, _, _), (O, P, Q) = self.x_shape, self.z_shape
+        return -(-P // 4) * -(-Q // 4) * (36 * C * O + TRANSFORM * (C + O)) < 9 * P * Q * C * O
+
+    @property
+    def _patches(self) -> int:
+        """How many patches of a row the weight gradient takes at once: their points stay in the second cache."""
+        across = -(-self.z_shape[2] // 4)
+        bytes_each = 4 * 36 * LANES * (-(-self.x_shape[0] // LANES) * LANES + self.z_shape[0])
+        at_once = max(1, min(across, NEAR_POINTS // bytes_each))
+        return -(-across // -(-across // at_once))
+
+    def scratch(self, dtype: np.dtype) -> dict[str, np.ndarray]:
+        """Return room for transformed weights and for the points of some patches; surplus filters stay 0.
+
+        Arrays have a row more than they need: else the points of one patch would often be a power of two apart, and
+        push each other out of the cache.
+        """
+        (C, H, B), (O, _, _), patches = self.x_shape, self.z_shape, self._patches
+        groups, samples, padded = -(-C // LANES), self._patches * LANES, -(-max(C, O) // TILE) * TILE
+        rows = max(TILES_AT_ONCE * max(C, O) + 1, groups * samples)
+        V = np.zeros(36 * rows * LANES, dtype)
+        M = np.zeros(36 * max((padded + 1), O * patches) * LANES, dtype)
+        return {
+            "U": np.zeros((36, -(-O // TILE), C + 1, TILE), dtype),
+            "mirrored_U": np.zeros((36, -(-C // TILE), O + 1, TILE), dtype),
+            "V": _rows_of(V, TILES_AT_ONCE * max(C, O) + 1),
+            "M": _rows_of(M, padded + 1),
+            "V_by_channel": _rows_of(V, groups * samples),
+            "dL_dM": M[: 36 * O * samples].reshape(36, O, samples),
+            "dL_dU": np.zeros((36, groups, O + 1, LANES), dtype),
+            "by_channel": np.zeros((groups, LANES, H, B, LANES), dtype),
+            "nothing": np.zeros(LANES, dtype),
+            "no_bias": np.zeros(C, dtype),
+        }
+
+    def forward(self, x, W, b, z, scratch: dict[str, np.ndarray], activation=identity) -> None:
+        """Fill z from x; with an activation, what follows from z."""
+        transform_weights(W, scratch["U"], 0)
+        self._convolve(x, scratch["U"], b, z, scratch, self.top, self.left, activation)
+
+    def input_gradient(self, W, dL_dz, dL_dx, scratch: dict[str, np.ndarray]) -> None:
+        """Fill dL_dx from dL_dz."""
+        transform_weights(W, scratch["mirrored_U"], 1)
+        self._convolve(dL_dz, scratch["mirrored_U"], scratch["no_bias"], dL_dx, scratch, 2 - self.top, 2 - self.left)
+
+    @staticmethod
+    def _convolve(x, U, b, z, scratch, top, left, activation=identity) -> None:
+        z_flat, points = z.reshape(*z.shape[:2], -1), (scratch["V"], scratch["M"], scratch["nothing"])
+        forward_kernel(activation)(x, U, b, z, z_flat, *points, top, left)
+
+    def weight_gradient(self, x, dL_dz, dL_dW, scratch: dict[str, np.ndarray]) -> None:
+        """Fill dL_dW from x and dL_dz."""
+        by_channel, dL_dU = scratch["by_channel"], scratch["dL_dU"]
+        flat_by_channel = by_channel.reshape(len(by_channel), LANES, -1, LANES)
+        x_flat, points = x.reshape(*x.shape[:2], -1, LANES), (scratch["V_by_channel"], scratch["dL_dM"], dL_dU)
+        clear(dL_dU.reshape(-1))
+        winograd_weight_gradient(
+            x_flat, by_channel, flat_by_channel, dL_dz, *points, scratch["nothing"], self.top, self.left
+        )
+        back_to_weights(dL_dU, dL_dW)
+
+
+def _rows_of(numbers: np.ndarray, rows: int) -> np.ndarray:
+    """Return the first numbers of a flat array as (36, rows, LANES)."""
+    return numbers[: 36 * rows * LANES].reshape(36, rows, LANES)
