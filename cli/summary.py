@@ -42,7 +42,7 @@ class Row:
         Multiply-adds for one sample.
     bytes : int
         Buffers of value and gradient for a mini-batch, as a trace sees them; training needs less, because there a
-        convolution and the activation behind it share theirs.
+        convolution or a batch normalization and the activation behind it share theirs.
     """
 
     name: str

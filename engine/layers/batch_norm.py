@@ -6,6 +6,11 @@ the network, lane by lane, and added up in float64: where many pixels are equal,
 sums would lose three digits. Lanes without a sample do not count, and get no gradient. Both kinds of input are seen as
 (blocks, C, K, LANES): K = H x W positions of an image, K = 1 for flat samples.
 
+All of it is little arithmetic on much memory, and as fast as memory only in whole vectors. So the sums of the lanes
+stay apart, those in float64 as well, until a channel has been seen; what is done to every number alone is a loop over
+the map of a channel, (blocks, C, K LANES), which LLVM cuts into vectors itself; and an activation that follows is
+applied, and gone back through, on the way.
+
 A GPU takes two passes, the mean first and then the squares around it. A block of threads adds up a stretch of a block
 of samples, and a second kernel the sums of all stretches. A thread adds few numbers, and its sum goes up a tree: no
 sum is long, and none needs float64.
@@ -13,26 +18,29 @@ sum is long, and none needs float64.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
 from ...derivations import batch_norm as derivation
-from ..backend import LANES, index, kernel, registers
+from ..backend import LANES, copy_lanes, index, kernel, registers
 from ..checks import ConfigurationError, ShapeError
 from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, device_function, flat, maps, position
+from ..scalar import identity
 from .layer import Layer, Shape, Share
 
 TWO_ROWS = 2 * LANES
 STRETCH = 64
 
 
-@kernel
+@kernel(short_loops=True)
 def channel_moments(x, samples, moments):
     """moments[0,c] = the mean of x over samples and positions, moments[1,c] = Σ (x - mean)², in one pass over memory.
 
-    Each stretch is read twice while it is near, for its own mean and its squares around that, and added to those before
-    it: two groups of m and n numbers whose means differ by d have d² m n / (m + n) more than the sum of their squares.
+    Each stretch of a lane is read twice while it is near, for its own mean and its squares around that, and added to
+    those before it: two groups of m and n numbers whose means differ by d have d² m n / (m + n) more than the sum of
+    their squares. In the end the lanes are joined: theirs are the squares around the mean of all, m d² more each.
 
     References
     ----------
@@ -40,99 +48,152 @@ def channel_moments(x, samples, moments):
     1979.
     """
     blocks, C, K, _ = x.shape
-    acc = registers((LANES,), LANES, x)
+    acc, near = registers((LANES,), LANES, x), registers((LANES,), LANES, x)
+    exact, own = registers((LANES,), LANES, moments), registers((LANES,), LANES, moments)
+    mean, squares = registers((LANES,), LANES, moments), registers((LANES,), LANES, moments)
     for c in range(C):
-        count, mean, squares = 0.0, 0.0, 0.0
+        count, total, around = 0.0, 0.0, 0.0
+        for v in range(LANES):
+            mean[v] = squares[v] = 0
         for n in range(blocks):
-            filled = min(LANES, samples - n * LANES)
+            filled, x_c = min(LANES, samples - n * LANES), x[n, c]
             for first in range(0, K, STRETCH):
-                stop, total, own = min(first + STRETCH, K), 0.0, 0.0
+                stop = min(first + STRETCH, K)
+                m = float(stop - first)
                 for v in range(LANES):
                     acc[v] = 0
                 for k in range(first, stop):
+                    x_k = x_c[index(k)]
                     for v in range(LANES):
-                        acc[v] += x[n, c, index(k), v]
-                for v in range(filled):
-                    total += acc[v]
-                m = filled * (stop - first)
-                near = x.dtype.type(total / m)
+                        acc[v] += x_k[v]
                 for v in range(LANES):
+                    near[v] = acc[v] / m
+                for v in range(LANES):
+                    exact[v] = acc[v] / m
                     acc[v] = 0
                 for k in range(first, stop):
+                    x_k = x_c[index(k)]
                     for v in range(LANES):
-                        deviation = x[n, c, index(k), v] - near
+                        deviation = x_k[v] - near[v]
                         acc[v] += deviation * deviation
-                for v in range(filled):
-                    own += acc[v]
-                d, rounded = total / m - mean, total / m - near
-                squares += own - m * rounded * rounded + d * d * m * count / (count + m)
-                mean += d * m / (count + m)
+                for v in range(LANES):  # around the exact mean they are smaller than around the rounded one
+                    own[v] = acc[v] - m * (exact[v] - near[v]) ** 2
+                between, step = m * count / (count + m), m / (count + m)
+                for v in range(filled):  # the other lanes stay as they are
+                    d = exact[v] - mean[v]
+                    squares[v] += own[v] + d * d * between
+                    mean[v] += d * step
                 count += m
-        moments[0, c] = mean
-        moments[1, c] = squares
+        for v in range(LANES):
+            total += (samples + LANES - 1 - v) // LANES * mean[v]  # times the samples of this lane
+        for v in range(LANES):
+            d = mean[v] - total / samples
+            around += squares[v] + (samples + LANES - 1 - v) // LANES * K * d * d
+        moments[0, c] = total / samples
+        moments[1, c] = around
 
 
-@kernel
-def batch_norm_forward(x, mean, inverse, gamma, beta, z):
-    """z = gamma x_hat + beta with x_hat = (x - mean) inverse, inverse = 1 / √(variance + eps)."""
-    blocks, C, K, _ = x.shape
-    for n in range(blocks):
-        for c in range(C):
-            for k in range(K):
-                for v in range(LANES):
-                    x_hat = (x[n, c, k, v] - mean[c]) * inverse[c]  # (batch_norm.3)
-                    z[n, c, k, v] = gamma[c] * x_hat + beta[c]  # (batch_norm.4)
+@functools.cache
+def forward_kernel(activation):
+    """Return the kernel that also applies the activation which follows."""
 
+    @kernel
+    def batch_norm_forward(x, mean, inverse, gamma, beta, a):
+        """a = activation(z), z = gamma x_hat + beta with x_hat = (x - mean) inverse, inverse = 1 / √(variance + eps).
 
-@kernel
-def batch_norm_sums(x, dL_dz, samples, mean, inverse, sums):
-    """sums[0,c] = Σ dL/dz and sums[1,c] = Σ dL/dz x_hat, over samples and positions."""
-    blocks, C, K, _ = x.shape
-    acc = registers((2, LANES), TWO_ROWS, x)
-    for c in range(C):
-        sums[0, c] = 0
-        sums[1, c] = 0
+        x and a are (blocks, C, K LANES).
+        """
+        blocks, C, size = x.shape
+        zero, one = x.dtype.type(0), x.dtype.type(1)
         for n in range(blocks):
-            for first in range(0, K, STRETCH):
-                for v in range(LANES):
-                    acc[0, v] = 0
-                    acc[1, v] = 0
-                for k in range(first, min(first + STRETCH, K)):
+            for c in range(C):
+                mean_c, inverse_c, gamma_c, beta_c = mean[c], inverse[c], gamma[c], beta[c]
+                x_c, a_c = x[n, c], a[n, c]
+                for k in range(size):
+                    x_hat = (x_c[k] - mean_c) * inverse_c  # (batch_norm.3)
+                    z = gamma_c * x_hat + beta_c  # (batch_norm.4)
+                    a_c[k] = activation(z, zero, one)
+
+    return batch_norm_forward
+
+
+@functools.cache
+def sums_kernel(gradient):
+    """Return the kernel that first goes back through an activation with this gradient, or through none."""
+    IS_ACTIVATED = gradient is not None
+
+    @kernel(short_loops=True)
+    def batch_norm_sums(x, a, upstream, samples, mean, inverse, sums):
+        """sums[0,c] = Σ dL/dz and sums[1,c] = Σ dL/dz x_hat, over samples and positions.
+
+        With an activation, whose value is a, the upstream gradient is dL/da, and replaced by dL/dz.
+        """
+        blocks, C, K, _ = x.shape
+        zero, one = x.dtype.type(0), x.dtype.type(1)
+        dL_dz, acc = registers((LANES,), LANES, x), registers((2, LANES), TWO_ROWS, x)
+        total = registers((2, LANES), TWO_ROWS, sums)
+        for c in range(C):
+            mean_c, inverse_c = mean[c], inverse[c]
+            for v in range(LANES):
+                total[0, v] = total[1, v] = 0
+            for n in range(blocks):
+                x_c, a_c, upstream_c = x[n, c], a[n, c], upstream[n, c]
+                for first in range(0, K, STRETCH):
                     for v in range(LANES):
-                        x_hat = (x[n, c, index(k), v] - mean[c]) * inverse[c]
-                        acc[0, v] += dL_dz[n, c, index(k), v]  # (batch_norm.7)
-                        acc[1, v] += dL_dz[n, c, index(k), v] * x_hat  # (batch_norm.8)
-                for v in range(min(LANES, samples - n * LANES)):
-                    sums[0, c] += acc[0, v]
-                    sums[1, c] += acc[1, v]
+                        acc[0, v] = acc[1, v] = 0
+                    for k in range(first, min(first + STRETCH, K)):
+                        x_k, a_k, upstream_k = x_c[index(k)], a_c[index(k)], upstream_c[index(k)]
+                        if IS_ACTIVATED:
+                            for v in range(LANES):
+                                dL_dz[v] = gradient(a_k[v], upstream_k[v], zero, one)
+                            copy_lanes(upstream_k, dL_dz)
+                        else:
+                            copy_lanes(dL_dz, upstream_k)
+                        for v in range(LANES):
+                            x_hat = (x_k[v] - mean_c) * inverse_c
+                            acc[0, v] += dL_dz[v]  # (batch_norm.7)
+                            acc[1, v] += dL_dz[v] * x_hat  # (batch_norm.8)
+                    for v in range(LANES):
+                        is_filled = n * LANES + v < samples
+                        total[0, v] += acc[0, v] if is_filled else zero
+                        total[1, v] += acc[1, v] if is_filled else zero
+            sums[0, c] = sums[1, c] = 0
+            for v in range(LANES):
+                sums[0, c] += total[0, v]
+                sums[1, c] += total[1, v]
+
+    return batch_norm_sums
 
 
 @kernel
 def batch_norm_backward(x, dL_dz, samples, mean, inverse, gamma, means, dL_dx):
-    """dL/dx = gamma inverse (dL/dz - means[0] - x_hat means[1]); means are the two sums divided by m."""
-    blocks, C, K, _ = x.shape
-    zero = x.dtype.type(0)
+    """dL/dx = gamma inverse (dL/dz - means[0] - x_hat means[1]); means are the two sums divided by m.
+
+    x, dL_dz and dL_dx are (blocks, C, K LANES).
+    """
+    blocks, C, size = x.shape
     for n in range(blocks):
-        filled = samples - n * LANES
         for c in range(C):
-            factor = gamma[c] * inverse[c]
-            for k in range(K):
-                for v in range(LANES):
-                    x_hat = (x[n, c, k, v] - mean[c]) * inverse[c]
-                    dL_dx_v = factor * (dL_dz[n, c, k, v] - means[0, c] - x_hat * means[1, c])  # (batch_norm.15)
-                    dL_dx[n, c, k, v] = dL_dx_v if v < filled else zero
+            mean_c, inverse_c, factor = mean[c], inverse[c], gamma[c] * inverse[c]
+            mean_beta, mean_gamma = means[0, c], means[1, c]
+            x_c, dL_dz_c, dL_dx_c = x[n, c], dL_dz[n, c], dL_dx[n, c]
+            for k in range(size):
+                x_hat = (x_c[k] - mean_c) * inverse_c
+                dL_dx_c[k] = factor * (dL_dz_c[k] - mean_beta - x_hat * mean_gamma)  # (batch_norm.15)
+            for v in range(samples - n * LANES, LANES):
+                for k in range(v, size, LANES):
+                    dL_dx_c[k] = 0
 
 
 @kernel
 def batch_norm_backward_fixed(dL_dz, inverse, gamma, dL_dx):
-    """dL/dx = gamma inverse dL/dz, where the statistics are constants."""
-    blocks, C, K, _ = dL_dz.shape
+    """dL/dx = gamma inverse dL/dz, where the statistics are constants; both are (blocks, C, K LANES)."""
+    blocks, C, size = dL_dz.shape
     for n in range(blocks):
         for c in range(C):
-            factor = gamma[c] * inverse[c]
-            for k in range(K):
-                for v in range(LANES):
-                    dL_dx[n, c, k, v] = factor * dL_dz[n, c, k, v]  # (batch_norm.18)
+            factor, dL_dz_c, dL_dx_c = gamma[c] * inverse[c], dL_dz[n, c], dL_dx[n, c]
+            for k in range(size):
+                dL_dx_c[k] = factor * dL_dz_c[k]  # (batch_norm.18)
 
 
 @device_function
@@ -319,6 +380,7 @@ class BatchNorm(Layer):
     kind = "batchnorm"
     derivation = derivation
     coupled = True
+    takes_activation = True
 
     def __init__(self, *, momentum: float = 0.1, eps: float = 1e-5, name: str | None = None):
         super().__init__(name)
@@ -379,14 +441,16 @@ class BatchNorm(Layer):
 
     def forward(self, share: Share) -> None:
         """Compute z; in training from the statistics of the mini-batch, and remember them."""
-        x, z, s = _by_channel(share.x[0]), _by_channel(share.z), share.scratch
+        s, p = share.scratch, share.parameters
         if share.training:
-            variance = self._look_at_batch(share, x)
+            variance = self._look_at_batch(share, _by_channel(share.x[0]))
         else:
             s["mean"][:] = share.statistics["running_mean"]
             variance = share.statistics["running_variance"]
         s["inverse"][:] = 1 / np.sqrt(variance + self.eps)
-        batch_norm_forward(x, s["mean"], s["inverse"], share.parameters["gamma"], share.parameters["beta"], z)
+        x, z = _maps(share.x[0]), _maps(share.z)
+        batch_norm_forward = forward_kernel(identity if share.activation is None else share.activation.formulas[0])
+        batch_norm_forward(x, s["mean"], s["inverse"], p["gamma"], p["beta"], z)
 
     def _look_at_batch(self, share: Share, x: np.ndarray) -> np.ndarray:
         """Set the mean and return the variance of the mini-batch; the first share moves the running statistics."""
@@ -409,16 +473,18 @@ class BatchNorm(Layer):
 
     def backward(self, share: Share) -> None:
         """Compute the gradients of gamma, beta and x; in inference the statistics are constants."""
-        x, dL_dz, s = _by_channel(share.x[0]), _by_channel(share.dL_dz), share.scratch
+        s, by_channel = share.scratch, [_by_channel(array) for array in (share.x[0], share.z, share.dL_dz)]
         mean, inverse, sums = s["mean"], s["inverse"], s["sums"]
-        batch_norm_sums(x, dL_dz, share.samples, mean, inverse, sums)
+        batch_norm_sums = sums_kernel(None if share.activation is None else share.activation.formulas[1])
+        batch_norm_sums(*by_channel, share.samples, mean, inverse, sums)
         share.gradients["beta"][:], share.gradients["gamma"][:] = sums
         if share.training:  # every worker takes part in the sum, whoever wants dL/dx
             share.all_reduce_sum(sums)
             sums /= share.N * self._positions
         if share.dL_dx[0] is None:
             return
-        gamma, dL_dx = share.parameters["gamma"], _by_channel(share.dL_dx[0])
+        x, dL_dz, dL_dx = _maps(share.x[0]), _maps(share.dL_dz), _maps(share.dL_dx[0])
+        gamma = share.parameters["gamma"]
         if share.training:
             batch_norm_backward(x, dL_dz, share.samples, mean, inverse, gamma, sums.astype(x.dtype), dL_dx)
         else:
@@ -491,6 +557,11 @@ class BatchNorm(Layer):
 def _by_channel(x: np.ndarray) -> np.ndarray:
     """Return an array in lane layout as (blocks, C, positions, LANES)."""
     return x.reshape(*x.shape[:2], -1, x.shape[-1])
+
+
+def _maps(x: np.ndarray) -> np.ndarray:
+    """Return an array in lane layout as (blocks, C, positions LANES)."""
+    return x.reshape(*x.shape[:2], -1)
 
 
 def _numbers(x) -> tuple:

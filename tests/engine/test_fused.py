@@ -13,6 +13,7 @@ from handgrad.derivations import sigmoid as literal_sigmoid
 from handgrad.derivations import tanh as literal_tanh
 from handgrad.engine import (
     Add,
+    BatchNorm,
     Concat,
     Conv2D,
     Dense,
@@ -89,6 +90,13 @@ def branched(x):
     return Dense(3)(Flatten()(MaxPool2D(2)(Add()(first, second))))
 
 
+def normalized(x):
+    """Between convolution and activation stands a normalization, which joins the activation."""
+    first = ReLU(name="first")(BatchNorm(name="bn1")(Conv2D(5, 3, padding=1, name="conv1")(x)))
+    second = Tanh(name="second")(BatchNorm(name="bn2")(Conv2D(5, 3, padding=1, name="conv2")(first)))
+    return Dense(3)(Flatten()(MaxPool2D(2)(Add()(first, second))))
+
+
 def read_before_activation(x):
     """The convolution's own value goes to a sum as well, so nothing can be joined."""
     z = Conv2D(4, 3, name="conv1")(x)
@@ -109,6 +117,7 @@ def other_activation(x):
     ("build", "joined"),
     [
         (branched, {"conv1": "first", "conv2": "second"}),
+        (normalized, {"bn1": "first", "bn2": "second"}),
         (read_before_activation, {}),
         (at_the_end, {}),
         (other_activation, {}),

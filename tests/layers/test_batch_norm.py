@@ -18,7 +18,9 @@ from handgrad.engine import (
     MeanSquaredError,
     Network,
     ReLU,
+    Sigmoid,
     SoftmaxCrossEntropy,
+    Tanh,
 )
 from handgrad.engine.checks import ConfigurationError, ShapeError
 from handgrad.engine.feed import Feed
@@ -161,6 +163,59 @@ def test_empty_lanes_get_no_gradient_and_teach_nothing(at_point):
     point = at_point(BatchNorm, x, training=True)
     gradient = point.network.last_pass.active[0].gradients["in0"]
     assert gradient.shape[-1] == 16 and np.abs(gradient[..., :3]).min() > 0 and not gradient[..., 3:].any()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_lies_in_empty_lanes_does_not_count(training):
+    """Layers before and after may leave numbers there, NaN as well."""
+    rng, results = np.random.default_rng(0), []
+    image = Input((2, 3, 3), name="x")
+    network = Network(image, BatchNorm()(image), dtype="float64", threads=1)
+    x, u = rng.normal(size=(2, 19, 2, 3, 3))
+    for left in (0, 7, np.nan):
+        current = network.pass_for(19)
+        current.allocate_gradients()
+        (part,) = current.active
+        current.load("x", x)
+        current.load_seed(0, u)
+        part.values["x"][1, ..., 3:] = part.seeds[0][1, ..., 3:] = left
+        current.prepare(training=training, draw=0)
+        current.forward(part)
+        current.backward(part)
+        found = current.value(network.outputs[0].name), current.gradient("x"), network.dL_dtheta
+        results.append([array.copy() for array in found])
+    for other in results[1:]:
+        for one, array in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(array, one)
+
+
+@pytest.mark.parametrize("activation", [ReLU, Tanh, Sigmoid])
+@given(SHAPES, st.integers(0, 99), st.sampled_from([1, 2, 3]), st.booleans())
+def test_joined_with_the_activation_behind_it_it_is_the_two_layers(activation, shape, seed, threads, training):
+    rng, results = np.random.default_rng(seed), []
+    node = Input(shape[1:], name="x")
+    last = Flatten()(activation(name="a")(BatchNorm(name="bn")(node)))
+    network = Network(node, last, dtype="float64", threads=threads)
+    for array in network.parameters.values():
+        array[...] = rng.normal(size=array.shape)
+    x, u = random_input(shape, seed), rng.normal(size=(shape[0], last.size))
+    statistics = random_statistics(shape[1], seed)
+    for fused in (False, True):
+        for name, array in statistics.items():
+            network.statistics[f"bn.{name}"][...] = array
+        current = network.pass_for(len(x), fused=fused)
+        assert current.joined == ({"bn": "a"} if fused else {})
+        current.allocate_gradients()
+        current.load("x", x)
+        current.load_seed(0, u)
+        current.prepare(training=training, draw=0)
+        current.run(current.forward)
+        current.run(current.backward)
+        current.collect_gradients()
+        found = current.value("a"), current.gradient("x"), current.gradient("bn"), network.dL_dtheta
+        results.append([array.copy() for array in (*found, *network.statistics.values())])
+    for one, other in zip(*results, strict=True):  # but for the order of sums, the same operations
+        np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-11 * (1 + np.abs(one).max()))
 
 
 def test_layer_before_learns_from_the_samples_alone(close):
