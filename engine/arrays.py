@@ -2,7 +2,8 @@
 
 Floor 0. A kernel is then the formula for one sample with the lane as its innermost loop, which the compiler turns
 into vector instructions. Users never see lanes: this file converts between them and (N, C, H, W) or (N, features).
-A mini-batch that is not a multiple of 16 is filled up with lanes of zeros.
+A mini-batch that is not a multiple of 16 is filled up with lanes of zeros. A single sample in inference may go without
+lanes, (1, c, i, j, 1): the vectors are then filled by its own neighbouring numbers.
 """
 
 from __future__ import annotations

@@ -61,6 +61,32 @@ class Cpu:
     copy_into, add_into = staticmethod(arrays.copy_into), staticmethod(arrays.add_into)
 
 
+class OneSample(Cpu):
+    """The processor with a single sample in inference: its own features or columns side by side fill the vectors."""
+
+    lanes = 1
+
+    @staticmethod
+    def pack(values: np.ndarray, lanes: np.ndarray) -> None:
+        """Copy the sample (1, ...) into (1, ..., 1)."""
+        lanes[..., 0] = values
+
+    @staticmethod
+    def unpack(lanes: np.ndarray, samples: int) -> np.ndarray:
+        """Return a copy of the sample, (1, ...)."""
+        return lanes[..., 0].copy()
+
+    @staticmethod
+    def scratch(layer: Layer, x_shapes: tuple[Shape, ...], blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
+        """Return what the layer's forward kernels for one sample need beside input and output."""
+        return layer.scratch_one(x_shapes, dtype)
+
+    @staticmethod
+    def forward(layer: Layer, share: Share) -> None:
+        """Run a layer forward."""
+        layer.forward_one(share)
+
+
 class Cuda:
     """A GPU: samples side by side are the threads of its warps, and all of the mini-batch is one part."""
 

@@ -108,7 +108,9 @@ class Network:
         self._allocate_parameters()
         self.draw = 0
         self.last_pass: Pass | None = None
-        self._passes: dict[tuple[int, bool], Pass] = {}
+        self._passes: dict[tuple[int, bool, bool, bool], Pass] = {}
+        layers = [node.layer for node in self.order if node.layer is not None]
+        self._takes_one = device == "cpu" and all(layer.states("takes_one") for layer in layers)
         self.values = NodeArrays(self, "value", Pass.value)
         self.value_gradients = NodeArrays(self, "gradient", Pass.gradient)
 
@@ -213,7 +215,7 @@ class Network:
         """Number of parameters."""
         return sum(array.size for array in self.parameters.values())
 
-    def pass_for(self, samples: int, *, input_gradient: bool = True, fused: bool = False) -> Pass:
+    def pass_for(self, samples: int, *, input_gradient: bool = True, fused: bool = False, one: bool = False) -> Pass:
         """Return the buffers for mini-batches of this size, allocating them on the first call.
 
         Parameters
@@ -223,8 +225,10 @@ class Network:
             Whether a backward pass also computes gradients that no parameter needs, those of the inputs.
         fused : bool
             Whether activations may be computed by the layers before them, whose own values are then nowhere to be seen.
+        one : bool
+            Whether a single sample goes forward without lanes, see ``Pass``.
         """
-        key = (samples, input_gradient, fused)
+        key = (samples, input_gradient, fused, one)
         found = self._passes.pop(key, None) or Pass(self, *key)
         self._passes[key] = found
         while len(self._passes) > PASSES:
@@ -254,19 +258,23 @@ class Network:
         arrays = self._check_arrays([x] if self._single_input else list(x), self.inputs, "input")
         if training:
             self.check_samples(len(arrays[0]))
-        current = self.pass_for(len(arrays[0]))
+        current = self.pass_for(len(arrays[0]), one=self._takes_one and len(arrays[0]) == 1 and not training)
+        self._forward(current, arrays, training)
+        if training:
+            self.draw += 1
+        z = [current.value(node.name) for node in self.outputs]
+        return z[0] if self._single_output else z
+
+    def _forward(self, current: Pass, arrays: list[np.ndarray], training: bool) -> None:
+        """Compute all values of a pass, which is the last one from now on."""
         for node, array in zip(self.inputs, arrays, strict=True):
             current.load(node.name, array)
         current.prepare(training, self.draw)
-        if training:
-            self.draw += 1
         self.upload()
         current.run(current.forward)
         self.download(statistics=training)
         current.is_complete = False
         self.last_pass = current
-        z = [current.value(node.name) for node in self.outputs]
-        return z[0] if self._single_output else z
 
     def check_samples(self, samples: int) -> None:
         """Raise a ShapeError when a layer cannot be trained on mini-batches of so few samples."""
@@ -300,6 +308,9 @@ class Network:
         arrays = self._check_arrays(
             [dL_dz] if self._single_output else list(dL_dz), self.outputs, "gradient of", current.samples
         )
+        if current.is_one:  # its values are not laid out for the backward kernels
+            current, x = self.pass_for(1), [current.value(node.name) for node in self.inputs]
+            self._forward(current, x, training=False)
         current.allocate_gradients()
         for position, array in enumerate(arrays):
             current.load_seed(position, array)

@@ -15,6 +15,7 @@ import numpy as np
 from . import cuda
 from .arrays import Buffers, blocks_for
 from .layers.layer import Layer, Share
+from .machines import OneSample
 from .program import Program
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Part:
     Parameters
     ----------
     network : Network
+    machine : Cpu, OneSample or Cuda
     rank : int
         Of the worker.
     bounds : list of int
@@ -61,8 +63,9 @@ class Part:
         layer takes them over the whole mini-batch, they lie in the network's own array.
     """
 
-    def __init__(self, network: Network, rank: int, bounds: list[int], samples: int, joined: dict, common: dict):
-        machine = network.machine
+    def __init__(
+        self, network: Network, machine, rank: int, bounds: list[int], samples: int, joined: dict, common: dict
+    ):
         self.blocks, self.first_sample = bounds[rank + 1] - bounds[rank], bounds[rank] * machine.lanes
         blocks = self.blocks
         self.samples = min(samples - self.first_sample, blocks * machine.lanes)
@@ -120,28 +123,28 @@ class Pass:
         Whether layers that can do so apply the activation behind them, where it is the only one to read them. The two
         nodes then share their arrays, which hold the activation's value, and the gradient before it. Gradients of
         nodes last until the layers before have theirs.
+    one : bool
+        Whether the only sample goes without lanes, through layers that state ``takes_one``; forward and in inference.
     """
 
-    def __init__(self, network: Network, samples: int, input_gradient: bool, fused: bool):
-        self.network, self.samples = network, samples
-        self._consumers, machine = self._find_consumers(), network.machine
+    def __init__(self, network: Network, samples: int, input_gradient: bool, fused: bool, one: bool = False):
+        self.network, self.samples, self.is_one = network, samples, one
+        self.machine = machine = OneSample() if one else network.machine
+        self._consumers = self._find_consumers()
         self.is_fused, self.joined = fused, self._find_joined() if fused else {}
         blocks, size = blocks_for(samples, machine.lanes), 1 if machine.is_gpu else network.workers.size
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
             bounds = [min(rank, blocks) for rank in range(size + 1)]
         common = {
-            name: {
-                key: machine.put(array)
-                for key, array in node.layer.common_scratch(
-                    tuple(s.shape for s in node.inputs), blocks, network.dtype
-                ).items()
-            }
+            name: {key: machine.put(array) for key, array in self._common_scratch(node, blocks).items()}
             for name, node in network.nodes.items()
             if node.layer is not None
         }
         self.parts = [
-            Part(network, rank, bounds, samples, self.joined, common) if bounds[rank + 1] > bounds[rank] else None
+            Part(network, machine, rank, bounds, samples, self.joined, common)
+            if bounds[rank + 1] > bounds[rank]
+            else None
             for rank in range(size)
         ]
         skipped = set(self.joined.values())
@@ -158,6 +161,11 @@ class Pass:
             not machine.is_gpu
         )  # whether steps that have been run are run again without Python in between
         self.is_complete = False  # whether the gradients belong to the values
+
+    def _common_scratch(self, node: Node, blocks: int) -> dict[str, np.ndarray]:
+        """Return what a layer needs for all of the mini-batch; it is for backward passes alone."""
+        shapes = tuple(source.shape for source in node.inputs)
+        return {} if self.is_one else node.layer.common_scratch(shapes, blocks, self.network.dtype)
 
     def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
         wanted: set[str] = set()
@@ -180,7 +188,7 @@ class Pass:
     def _find_joined(self) -> dict[str, str]:
         """Return the activations that need no step of their own, by the layer that applies them."""
         joined, nodes = {}, self.network.nodes
-        statement = "takes_activation_cuda" if self.network.machine.is_gpu else "takes_activation"
+        statement = "takes_activation_cuda" if self.machine.is_gpu else "takes_activation"
         for name, node in nodes.items():
             consumers = [consumer for consumer, _ in self._consumers[name]]
             if node.layer is None or not node.layer.states(statement) or len(consumers) != 1 or not consumers[0]:
@@ -206,10 +214,10 @@ class Pass:
         network = self.network
         for rank, part in enumerate(self.active):
             part.seeds = {
-                position: network.machine.zeros((part.blocks, *node.shape, network.machine.lanes), network.dtype)
+                position: self.machine.zeros((part.blocks, *node.shape, self.machine.lanes), network.dtype)
                 for position, node in enumerate(network.outputs)
             }
-            buffers = Buffers(network.dtype, network.machine, reuse=self.is_fused)
+            buffers = Buffers(network.dtype, self.machine, reuse=self.is_fused)
             for name in reversed(network.nodes):
                 if name in self._wanted:
                     self._allocate_node(part, name, network.nodes[name], buffers)
@@ -218,7 +226,7 @@ class Pass:
 
     def _allocate_node(self, part: Part, name: str, node: Node, buffers: Buffers) -> None:
         """Make a node's gradient and what it sends back, and give back what is not read after its backward pass."""
-        incoming, is_joined, machine = self._incoming(part, name), name in self.joined.values(), self.network.machine
+        incoming, is_joined, machine = self._incoming(part, name), name in self.joined.values(), self.machine
         part.gradients[name] = incoming[0] if len(incoming) == 1 else buffers.take(part.values[name].shape)
         if node.layer is None:
             return
@@ -251,7 +259,7 @@ class Pass:
         if is_first or node.layer.finishes or not share.parameters:
             share.gradients = network.layer_arrays(name, network.gradients_there)
         else:
-            own = part.own_gradients[name] = network.machine.zeros(stretch.stop - stretch.start, network.dtype)
+            own = part.own_gradients[name] = self.machine.zeros(stretch.stop - stretch.start, network.dtype)
             share.gradients = network.layer_arrays(name, own, stretch.start)
 
     def _incoming(self, part: Part, name: str) -> list[np.ndarray]:
@@ -260,12 +268,12 @@ class Pass:
     def load(self, name: str, x: np.ndarray) -> None:
         """Copy samples in user layout into an input's value."""
         for part in self.active:
-            self.network.machine.pack(x[part.first_sample : part.first_sample + part.samples], part.values[name])
+            self.machine.pack(x[part.first_sample : part.first_sample + part.samples], part.values[name])
 
     def load_seed(self, position: int, dL_dz: np.ndarray) -> None:
         """Copy an upstream gradient in user layout to an output."""
         for part in self.active:
-            self.network.machine.pack(dL_dz[part.first_sample : part.first_sample + part.samples], part.seeds[position])
+            self.machine.pack(dL_dz[part.first_sample : part.first_sample + part.samples], part.seeds[position])
 
     def prepare(self, training: bool, draw: int) -> None:
         """Tell every layer whether this is training, and which random numbers are its own."""
@@ -274,7 +282,7 @@ class Pass:
         if not training or not random:
             return
         keys = self.draw_keys(draw)
-        if self.network.machine.is_gpu:
+        if self.machine.is_gpu:
             cuda.device().write(self.parts[0].draws, keys)
             return
         for part in self.active:
@@ -307,7 +315,7 @@ class Pass:
 
     def _forward_steps(self, part: Part) -> Iterator[Step]:
         for name, layer in self.steps:
-            yield layer, partial(self.network.machine.forward, layer, part.shares[name])
+            yield layer, partial(self.machine.forward, layer, part.shares[name])
 
     def _run(self, part: Part, which: str, steps: Callable[[Part], Iterator[Step]]) -> None:
         """Run the steps as a program; what is done in training and what otherwise may differ."""
@@ -332,14 +340,14 @@ class Pass:
         for name, layer in reversed(self.steps):
             if name in self._wanted:
                 yield None, partial(self._sum_of_consumers, part, self.joined.get(name, name))
-                yield layer, partial(self.network.machine.backward, layer, part.shares[name])
+                yield layer, partial(self.machine.backward, layer, part.shares[name])
         for node in self.network.inputs:
             if node.name in self._wanted:
                 yield None, partial(self._sum_of_consumers, part, node.name)
 
     def _sum_of_consumers(self, part: Part, name: str) -> None:
         """dL/dy = Σ over the consumers of y; with a single consumer the gradient is already in its place."""
-        incoming, machine = self._incoming(part, name), self.network.machine
+        incoming, machine = self._incoming(part, name), self.machine
         if len(incoming) > 1:
             dL_dy = part.gradients[name].reshape(-1)
             machine.copy_into(dL_dy, incoming[0].reshape(-1))
@@ -364,7 +372,7 @@ class Pass:
 
     def reduce_gradients(self, stretch: slice = slice(None)) -> None:
         """Add up the workers' gradients of a stretch of the parameters, in the order of their ranks."""
-        total, machine = self.network.dL_dtheta, self.network.machine
+        total, machine = self.network.dL_dtheta, self.machine
         first, stop, _ = stretch.indices(total.size)
         for part in self.active[1:]:
             for name, own in part.own_gradients.items():
@@ -382,4 +390,4 @@ class Pass:
         return self._in_user_layout([part.gradients[name] for part in self.active])
 
     def _in_user_layout(self, parts: list[np.ndarray]) -> np.ndarray:
-        return self.network.machine.unpack(np.concatenate(parts) if len(parts) > 1 else parts[0], self.samples)
+        return self.machine.unpack(np.concatenate(parts) if len(parts) > 1 else parts[0], self.samples)

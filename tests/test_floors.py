@@ -17,14 +17,8 @@ SHIPPED = {
     path.relative_to(ROOT).as_posix(): path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))
 }
 DEFAULT_FLOORS = {"layers": 2, "losses": 2, "optimizers": 2}
-BASES = {
-    "layer",
-    "pool",
-    "window",
-    "correlation",
-    "winograd",
-    "elementwise",
-}  # files of engine/layers that other layers build on
+# files of engine/layers that other layers build on
+BASES = {"layer", "pool", "window", "correlation", "winograd", "conv2d_one", "elementwise"}
 ADJOINT = {"conv2d"}  # a transposed convolution runs the kernels of the convolution that it transposes
 COMPILERS = ("engine/backend.py", "engine/cuda.py")
 OPTIONAL = {("engine/cuda.py", "cuda"), ("engine/simulator.py", "greenlet")}  # inside functions

@@ -53,6 +53,7 @@ class Add(OfEqualInputs):
     kind = "add"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def forward(self, share: Share) -> None:
         """Add the inputs from left to right."""

@@ -16,8 +16,11 @@ from .pool import Pool2D
 
 
 @functools.cache
-def unpadded(fh: int, fw: int):
-    """Return (forward, backward, backward where windows do not overlap) for windows of fh x fw inside the image."""
+def unpadded(fh: int, fw: int, lanes: int = LANES):
+    """Return (forward, backward, backward where windows do not overlap) for windows of fh x fw inside the image.
+
+    lanes is 1 for a single sample without lanes, which goes forward alone.
+    """
 
     @kernel
     def avgpool2d_forward(x, z, sh, sw):
@@ -28,7 +31,7 @@ def unpadded(fh: int, fw: int):
             for c in range(C):
                 for h in range(P):
                     for q in range(Q):
-                        for v in range(LANES):
+                        for v in range(lanes):
                             total = zero
                             for i in range(fh):
                                 for j in range(fw):
@@ -78,14 +81,14 @@ def unpadded(fh: int, fw: int):
 @kernel
 def avgpool2d_forward_padded(x, z, rows, columns, area):
     """The same for windows over a border of zeros; rows and columns as in ``Line.offsets_inside``."""
-    blocks, C, P, Q, _ = z.shape
+    blocks, C, P, Q, lanes = z.shape
     for n in range(blocks):
         for c in range(C):
             for h in range(P):
                 row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
                 for q in range(Q):
                     column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
-                    for v in range(LANES):
+                    for v in range(lanes):
                         total = x.dtype.type(0)
                         for i in range(i_from, i_to):
                             for j in range(j_from, j_to):
@@ -166,6 +169,7 @@ class AvgPool2D(Pool2D):
     kind = "avgpool"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def forward(self, share: Share) -> None:
         """Compute z."""
@@ -173,7 +177,7 @@ class AvgPool2D(Pool2D):
         if self.is_padded:
             avgpool2d_forward_padded(x, z, s["rows"], s["columns"], x.dtype.type(self.size[0] * self.size[1]))
         else:
-            unpadded(*self.size)[0](x, z, *self.stride)
+            unpadded(*self.size, z.shape[-1])[0](x, z, *self.stride)
 
     def backward(self, share: Share) -> None:
         """Spread each gradient evenly over its window."""

@@ -101,7 +101,7 @@ def forward_kernel(activation):
     def batch_norm_forward(x, mean, inverse, gamma, beta, a):
         """a = activation(z), z = gamma x_hat + beta with x_hat = (x - mean) inverse, inverse = 1 / √(variance + eps).
 
-        x and a are (blocks, C, K LANES).
+        x and a are (blocks, C, K LANES); for a single sample that goes without lanes, (1, C, K).
         """
         blocks, C, size = x.shape
         zero, one = x.dtype.type(0), x.dtype.type(1)
@@ -381,6 +381,7 @@ class BatchNorm(Layer):
     derivation = derivation
     coupled = True
     takes_activation = True
+    takes_one = True
 
     def __init__(self, *, momentum: float = 0.1, eps: float = 1e-5, name: str | None = None):
         super().__init__(name)
@@ -432,6 +433,11 @@ class BatchNorm(Layer):
         """Return room for the mean and 1 / √(variance + eps) that normalized the mini-batch, and for sums."""
         C = x_shapes[0][0]
         return {"mean": np.zeros(C, dtype), "inverse": np.ones(C, dtype), "sums": np.zeros((2, C))}
+
+    def scratch_one(self, x_shapes, dtype) -> dict[str, np.ndarray]:
+        """Return room for the running mean and 1 / √(variance + eps)."""
+        C = x_shapes[0][0]
+        return {"mean": np.zeros(C, dtype), "inverse": np.ones(C, dtype)}
 
     def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for the same two, for parts of two sums and for both sums divided by m."""

@@ -77,6 +77,7 @@ class Concat(Layer):
     kind = "concat"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
     inputs = None
 
     def output_shape(self, *x_shapes: Shape) -> Shape:

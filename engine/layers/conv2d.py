@@ -8,7 +8,8 @@ come from tables, so padding costs nothing, and stride and dilation change index
 kernel is inside, the three loops of the forward pass become one over a table of offsets, up to a quarter faster. The
 last tile of a group is filled up with zero weights whose results are stored first and then overwritten by the last
 channel. The weight gradient goes over strips of rows that stay in the nearest cache while all offsets (i, j) of the
-kernel take their sums: reading whole planes for every offset, it waited for memory (46 GFLOP/s against 70).
+kernel take their sums: reading whole planes for every offset, it waited for memory (46 GFLOP/s against 70). A single
+sample, beside which 15 of 16 lanes would be empty, has kernels of its own in ``conv2d_one.py``.
 
 Ladder on a GPU: one thread for each output, or each block of threads for a weight, straight from the equations; then a
 tile of filters and columns for each thread, so that what it reads is used several times, with packed weights that are
@@ -29,6 +30,7 @@ from ..backend import LANES, copy_lanes, index, int32, kernel, registers, uint32
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
 from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, load4, maps, position, sum_of_parts_cuda
 from ..scalar import identity
+from .conv2d_one import correlate_one, scratch_one
 from .correlation import SUMS, WARPS, Correlation, parts_for
 from .elementwise import activate_cuda
 from .layer import Layer, Shape, Share, require_image
@@ -647,6 +649,7 @@ class Conv2D(Layer):
     kind = "conv"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
     takes_activation = True
     takes_activation_cuda = True
 
@@ -747,6 +750,15 @@ class Conv2D(Layer):
             input_gradient(self._sizes, dL_dz, dL_dx, scratch)
         elif dL_dx is not None:
             self._tiling.input_gradient(share.parameters["W"], dL_dz, dL_dx, scratch)
+
+    def scratch_one(self, x_shapes, dtype) -> dict[str, np.ndarray]:
+        """Return room for the image with its border, and a table of offsets."""
+        return scratch_one(self._sizes, dtype)
+
+    def forward_one(self, share: Share) -> None:
+        """Compute z for a single sample."""
+        W, b = share.parameters["W"], share.parameters["b"]
+        correlate_one(self._sizes, share.x[0], W, b, share.z, share.scratch)
 
     def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for packed weights and for parts of sums, and the bounds of the kernels' loops."""

@@ -56,7 +56,10 @@ def dense_forward(x, W, b, z):
 
 @kernel
 def dense_forward_one(x, W, b, one, z):
-    """The same for the sample in lane 0 alone: lanes are neighbouring features here, which W holds side by side."""
+    """The same for the sample in lane 0 alone: vectors are of neighbouring features here, which W holds side by side.
+
+    x (1, J, lanes), z (1, I, lanes), of which there may be a single one.
+    """
     I, J = W.shape
     whole = J // LANES * LANES
     acc = registers((TILE, LANES), TILE_SIZE, x)
@@ -75,6 +78,7 @@ def dense_forward_one(x, W, b, one, z):
             total = b[last]
             for v in range(LANES):
                 total += acc[t, v]
+            for v in range(z.shape[2]):
                 z[0, last, v] = b[last]
             for j in range(whole, J):
                 total += W[last, j] * one[j]  # (dense.1)
@@ -472,6 +476,7 @@ class Dense(Layer):
     kind = "dense"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
     finishes = True
     takes_activation_cuda = True
 
@@ -499,6 +504,10 @@ class Dense(Layer):
         """Return room for some columns of W, and for a single sample."""
         columns = np.zeros((LANES // TILE, self.features, TILE), dtype)
         return {"columns": columns, "one": np.zeros(x_shapes[0][0], dtype)}
+
+    def scratch_one(self, x_shapes, dtype) -> dict[str, np.ndarray]:
+        """Return room for a single sample."""
+        return {"one": np.zeros(x_shapes[0][0], dtype)}
 
     def common_scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for the panels of x and dL/dz, whose surplus columns stay 0."""

@@ -90,6 +90,7 @@ class Dropout(Layer):
     kind = "dropout"
     derivation = derivation
     random = True
+    takes_one = True
 
     def __init__(self, rate: float, *, name: str | None = None):
         super().__init__(name)
@@ -111,10 +112,11 @@ class Dropout(Layer):
 
     def forward(self, share: Share) -> None:
         """Draw a mask and apply it; in inference the mask is all ones and nothing is scaled."""
-        (x,), z, mask = share.x, share.z, share.scratch["mask"]
+        (x,), z = share.x, share.z
         if not share.training:
             z[...] = x
             return
+        mask = share.scratch["mask"]
         by_position = mask.reshape(len(mask), -1, LANES)
         draw_mask(by_position, np.uint64(share.draw), share.first_sample, np.uint32(self.rate * 2**32))
         dropout_forward(x.reshape(-1), mask.reshape(-1), x.dtype.type(1 - self.rate), z.reshape(-1))

@@ -30,6 +30,7 @@ class Flatten(Layer):
     kind = "flatten"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def output_shape(self, x_shape: Shape) -> Shape:
         """Return (C H W,)."""

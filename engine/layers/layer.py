@@ -25,6 +25,8 @@ LARGEST = 2**31  # values in one sample
 class Share:
     """One worker's arrays of one layer, all in lane layout (blocks, ..., LANES); on a GPU (blocks, ..., WARP).
 
+    A single sample in inference has (1, ..., 1), where all layers state ``takes_one``.
+
     Attributes
     ----------
     x : tuple of numpy.ndarray
@@ -103,6 +105,7 @@ class Layer:
     finishes: ClassVar[bool] = False  # whether parameter gradients are taken over the whole mini-batch, by ``finish``
     # what every class has to state itself, because one that is derived from it may do otherwise:
     kernels_alone: ClassVar[bool] = False  # whether its passes only call kernels, always the same on the same arrays
+    takes_one: ClassVar[bool] = False  # whether its forward pass also takes a single sample without lanes
     takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     takes_activation_cuda: ClassVar[bool] = False  # the same on a GPU
 
@@ -156,7 +159,7 @@ class Layer:
         return self._node
 
     def states(self, what: str) -> bool:
-        """Return whether this very class states ``kernels_alone``, ``takes_activation`` or the same on a GPU."""
+        """Return whether this very class states ``kernels_alone``, ``takes_one``, ``takes_activation`` and so on."""
         return vars(type(self)).get(what, False)
 
     def __str__(self) -> str:
@@ -198,6 +201,14 @@ class Layer:
     def backward(self, share: Share) -> None:
         """Fill ``share.gradients`` and ``share.dL_dx`` from ``share.dL_dz``."""
         raise NotImplementedError
+
+    def scratch_one(self, x_shapes: tuple[Shape, ...], dtype: np.dtype) -> dict[str, np.ndarray]:
+        """Return what ``forward_one`` needs beside input and output."""
+        return {}
+
+    def forward_one(self, share: Share) -> None:
+        """Fill ``share.z`` from ``share.x`` for one sample in inference, both (1, ..., 1); no backward pass follows."""
+        self.forward(share)
 
     def scratch_cuda(self, x_shapes: tuple[Shape, ...], blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
         """Return what ``scratch`` returns, for the CUDA kernels; the arrays are then copied to the GPU."""

@@ -90,6 +90,7 @@ class LeakyReLU(Elementwise):
     kind = "leakyrelu"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def __init__(self, slope: float = 0.01, *, name: str | None = None):
         super().__init__(name)

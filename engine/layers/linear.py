@@ -50,6 +50,7 @@ class Linear(Elementwise):
     kind = "linear"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def forward(self, share: Share) -> None:
         """Compute a."""

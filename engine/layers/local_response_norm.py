@@ -155,6 +155,7 @@ class LocalResponseNorm(Layer):
     kind = "lrn"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def __init__(
         self, size: int = 5, *, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, name: str | None = None
@@ -188,6 +189,11 @@ class LocalResponseNorm(Layer):
         ((C, H, B),) = x_shapes
         shape = (blocks, C, H * B * LANES)
         return {"d": np.empty(shape, dtype), "power": np.empty(shape, dtype), "dL_dd": np.empty(shape[1:], dtype)}
+
+    def scratch_one(self, x_shapes, dtype) -> dict[str, np.ndarray]:
+        """Return room for d and d^β."""
+        ((C, H, B),) = x_shapes
+        return {"d": np.empty((1, C, H * B), dtype), "power": np.empty((1, C, H * B), dtype)}
 
     def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for d, d^β and dL/dd."""

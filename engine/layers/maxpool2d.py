@@ -86,17 +86,38 @@ def unpadded(fh: int, fw: int):
     return maxpool2d_forward, maxpool2d_backward, maxpool2d_backward_apart
 
 
+@functools.cache
+def unpadded_one(fh: int, fw: int, sh: int, sw: int):
+    """Return the kernel for one sample, windows of fh x fw inside the image, and strides that are known."""
+
+    @kernel
+    def maxpool2d_forward_one(x, z):
+        """The same without winners, which only a backward pass needs; x (C, H, B), z (C, P, Q)."""
+        C, P, Q = z.shape
+        for c in range(C):
+            for h in range(P):
+                for q in range(Q):
+                    best = x[c, index(sh * h), index(sw * q)]
+                    for i in range(fh):
+                        for j in range(fw):
+                            value = x[c, index(sh * h + i), index(sw * q + j)]
+                            best = value if value > best or value != value else best
+                    z[c, h, q] = best  # (maxpool2d.1)
+
+    return maxpool2d_forward_one
+
+
 @kernel
 def maxpool2d_forward_padded(x, z, winner, rows, columns, width):
     """The same for windows over a border that never wins; rows and columns as in ``Line.offsets_inside``."""
-    blocks, C, P, Q, _ = z.shape
+    blocks, C, P, Q, lanes = z.shape
     for n in range(blocks):
         for c in range(C):
             for h in range(P):
                 row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
                 for q in range(Q):
                     column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
-                    for v in range(LANES):
+                    for v in range(lanes):
                         best = x[n, c, index(row + i_from), index(column + j_from), v]
                         best_offset = np.int32(i_from * width + j_from)
                         for i in range(i_from, i_to):
@@ -181,11 +202,19 @@ class MaxPool2D(Pool2D):
     kind = "maxpool"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return the loop bounds and room for the winners' offsets."""
         winner = np.zeros((blocks, *self.output_shape(*x_shapes), LANES), np.int32)
         return {"winner": winner, **super().scratch(x_shapes, blocks, dtype)}
+
+    def scratch_one(self, x_shapes, dtype) -> dict[str, np.ndarray]:
+        """Return the loop bounds and, where there is padding, room for the winners' offsets."""
+        tables = super().scratch_one(x_shapes, dtype)
+        return (
+            tables | {"winner": np.zeros((1, *self.output_shape(*x_shapes), 1), np.int32)} if self.is_padded else tables
+        )
 
     def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return the loop bounds and room for the winners' offsets."""
@@ -199,6 +228,14 @@ class MaxPool2D(Pool2D):
             maxpool2d_forward_padded(x, z, s["winner"], s["rows"], s["columns"], self.size[1])
         else:
             unpadded(*self.size)[0](x, z, s["winner"], *self.stride)
+
+    def forward_one(self, share: Share) -> None:
+        """Compute z; without padding no winners."""
+        (x,), z = share.x, share.z
+        if self.is_padded:
+            self.forward(share)
+        else:
+            unpadded_one(*self.size, *self.stride)(x.reshape(x.shape[1:4]), z.reshape(z.shape[1:4]))
 
     def backward(self, share: Share) -> None:
         """Send each gradient to the winner of its window."""

@@ -67,6 +67,7 @@ class Multiply(OfEqualInputs):
     kind = "multiply"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def forward(self, share: Share) -> None:
         """Multiply the inputs from left to right."""

@@ -87,6 +87,10 @@ class Pool2D(Layer):
         """Return the bounds of the kernels' loops."""
         return {name: line.offsets_inside() for name, line in self._lines(*x_shapes).items()}
 
+    def scratch_one(self, x_shapes, dtype) -> dict[str, np.ndarray]:
+        """Return the bounds of the kernels' loops."""
+        return Pool2D.scratch(self, x_shapes, 1, dtype)
+
     def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return the bounds of the kernels' loops, forward for each window and backward for each pixel.
 

@@ -66,6 +66,7 @@ class ReLU(Elementwise):
     kind = "relu"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
     formulas = (relu, relu_gradient)
 
     def forward(self, share: Share) -> None:

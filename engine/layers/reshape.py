@@ -46,6 +46,7 @@ class Reshape(Layer):
     kind = "reshape"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def __init__(self, shape: int | tuple[int, ...], *, name: str | None = None):
         super().__init__(name)

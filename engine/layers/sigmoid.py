@@ -67,6 +67,7 @@ class Sigmoid(Elementwise):
     kind = "sigmoid"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
     formulas = (sigmoid, sigmoid_gradient)
 
     def forward(self, share: Share) -> None:

@@ -86,6 +86,7 @@ class Softmax(Layer):
     kind = "softmax"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
     letter = "p"
 
     def output_shape(self, z_shape: Shape) -> Shape:

@@ -161,6 +161,7 @@ class Step(Elementwise):
     kind = "step"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
 
     def __init__(self, surrogate: str | None = None, *, name: str | None = None):
         super().__init__(name)

@@ -68,6 +68,7 @@ class Tanh(Elementwise):
     kind = "tanh"
     derivation = derivation
     kernels_alone = True
+    takes_one = True
     formulas = (tanh_value, tanh_gradient)
 
     def forward(self, share: Share) -> None:

@@ -14,7 +14,7 @@ from handgrad.engine import BatchNorm, Conv2D, MaxPool2D, Network, SoftmaxCrossE
 from handgrad.engine.cases import CASES, LAYERS, LOSSES, Case, Projection, examine
 from handgrad.engine.invariants import invariants_of
 
-BASES = {"layer", "pool", "window", "correlation", "winograd", "elementwise", "loss"}
+BASES = {"layer", "pool", "window", "correlation", "winograd", "conv2d_one", "elementwise", "loss"}
 
 
 def modules(package):
@@ -41,6 +41,20 @@ def test_all_views_agree(name):
         for row in result.rows[1:]:
             assert set(row.views) == {"literal", "difference", "symbolic"}
             assert row.checked + row.kinks == np.prod(row.shape)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_sample_by_itself_is_one_of_a_mini_batch(name):
+    """Layers that take one without lanes, and those that do not."""
+    for case in LAYERS[name]:
+        check = case.check(seed=2)
+        network = check.network
+        x = [case.x(np.random.default_rng(5), (3, *shape)) for shape in case.shapes]
+        x = x[0] if len(x) == 1 else x
+        together = network.forward(x)
+        alone = network.forward(x[:1] if len(case.shapes) == 1 else [array[:1] for array in x])
+        assert network.last_pass.is_one == network.order[-1].layer.states("takes_one")
+        np.testing.assert_allclose(alone, together[:1], rtol=0, atol=1e-12 * max(1, np.abs(together).max()))
 
 
 @pytest.mark.parametrize(

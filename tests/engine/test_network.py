@@ -21,6 +21,7 @@ from handgrad.engine import (
     Softmax,
     SoftmaxCrossEntropy,
 )
+from handgrad.engine.backend import LANES
 from handgrad.engine.checks import ConfigurationError, DeviceError, ShapeError
 
 
@@ -179,6 +180,31 @@ def test_results_are_copies():
     assert np.isfinite(network.values["fc"]).all() and np.isfinite(network.value_gradients["input"]).all()
     network.values["relu1"][...] = np.nan
     assert np.isfinite(network.values["relu1"]).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_single_sample_goes_forward_without_lanes_and_back_with_them(threads):
+    network, x = small_cnn(threads=threads, rate=0.5), np.random.default_rng(0).normal(size=(2, 1, 6, 6))
+    z, dL_dz = network.forward(x[:1]), np.random.default_rng(1).normal(size=(1, 4))
+    assert network.last_pass.active[0].values["conv1"].shape == (1, 3, 6, 6, 1)
+    values = {name: network.values[name] for name in network.values}
+    dL_dx = network.backward(dL_dz)
+    gradients = {name: array.copy() for name, array in network.gradients.items()}
+    assert network.last_pass.active[0].values["conv1"].shape == (1, 3, 6, 6, LANES)
+    both = network.forward(x)
+    np.testing.assert_allclose(z, both[:1], rtol=0, atol=1e-12)
+    for name, value in values.items():
+        np.testing.assert_allclose(value, network.values[name][:1], rtol=0, atol=1e-12, err_msg=name)
+    both_dL_dx = network.backward(np.concatenate([dL_dz, np.zeros((1, 4))]))
+    np.testing.assert_allclose(dL_dx, both_dL_dx[:1], rtol=0, atol=1e-12)
+    for name, gradient in network.gradients.items():
+        np.testing.assert_allclose(gradients[name], gradient, rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_a_single_sample_is_not_trained_on_without_lanes():
+    network = small_cnn(rate=0.5)
+    network.forward(np.ones((1, 1, 6, 6)), training=True)
+    assert not network.last_pass.is_one and network.draw == 1
 
 
 def test_buffers_are_reused_between_steps():

@@ -67,6 +67,31 @@ def test_float32_is_float64_but_for_rounding(at_point, configuration, seed):
     point.check_single(terms=max(O, C_g) * fh * fw + point.z[:, 0].size)
 
 
+SEVERAL_VECTORS = ({"filters": 5, "kernel_size": (3, 2), "padding": (1, 0)}, (1, 2, 9, 11))
+STRIDES = ({"filters": 6, "kernel_size": 3, "stride": (2, 3), "padding": (2, 1, 1, 3), "groups": 2}, (1, 4, 9, 10))
+BEHIND_THE_BORDER = ({"filters": 2, "kernel_size": 2, "dilation": 3, "stride": 2, "padding": 3}, (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@example(SEVERAL_VECTORS, 0)
+@example(STRIDES, 0)
+@example(BEHIND_THE_BORDER, 0)
+@example(TWO_TILES, 0)
+@example(GAPS, 0)
+@example(DEPTHWISE, 0)
+@given(configurations(), st.integers(0, 99))
+def test_a_sample_by_itself_is_the_literal_code(at_point, close, dtype, configuration, seed):
+    """Its neighbouring positions are the lanes then; nothing stays of the image before."""
+    options, shape = configuration
+    x = np.random.default_rng(seed).normal(size=(1, *shape[1:]))
+    point = at_point(lambda: Conv2D(**options), x, dtype=dtype, seed=seed)
+    z, _ = point.literal()
+    close(point.z, z, 1e-10 if dtype == "float64" else 1e-5, "value")  # some hundred terms, eps = 1e-7
+    point.network.forward([np.full_like(x, np.nan)])
+    np.testing.assert_array_equal(point.network.forward([x]), point.z)
+    assert point.network.last_pass.is_one
+
+
 @pytest.mark.parametrize(
     ("options", "shape"),
     [
