@@ -19,6 +19,7 @@ from ..engine.layers.conv2d import Conv2D, input_gradient
 from ..engine.layers.flatten import Flatten
 from ..engine.layers.relu import ReLU, relu_backward, relu_forward
 from ..engine.network import Network
+from ..engine.program import Program
 from .machine import measured
 
 C, H, O, F = 6, 14, 16, 5  # channels, rows and columns of the image, filters, rows and columns of a kernel
@@ -284,14 +285,16 @@ def layers(problem: Problem, *, fused: bool) -> dict[str, Call]:
             relu.backward(part.shares["relu"])
         conv.backward(share)
 
-    forward()
-    backward()
+    def gradient():
+        input_gradient(conv._sizes, share.dL_dz, dL_dx, share.scratch)
+
+    programs = {work: Program() for work in (forward, backward, gradient)}  # as in a network: no Python in between
+    for work, program in programs.items():
+        program.add_kernels(work)
     return {
-        "forward": Call(forward, lambda: current.value("relu")),
-        "weight gradient": Call(backward, lambda: share.gradients["W"]),
-        "input gradient": Call(
-            lambda: input_gradient(conv._sizes, share.dL_dz, dL_dx, share.scratch), lambda: current.gradient("input")
-        ),
+        "forward": Call(programs[forward].run, lambda: current.value("relu")),
+        "weight gradient": Call(programs[backward].run, lambda: share.gradients["W"]),
+        "input gradient": Call(programs[gradient].run, lambda: current.gradient("input")),
     }
 
 

@@ -19,13 +19,12 @@ from mutations import ENGINE, HARMLESS, MUTATIONS
 from planted import EVERYTHING, NO_BUG, may_contain, names_with_a_bug, run
 
 from handgrad.engine.layers import conv2d, maxpool2d, relu, tanh
-from handgrad.engine.scalar import identity
 from handgrad.engine.workers import available_cores
 
 TESTS = Path(__file__).parent
 KINDS = ("layers", "losses", "optimizers")
 CONTROL = ("tests/layers/test_relu.py", "tests/losses/test_mean_squared_error.py", "tests/optimizers/test_sgd.py")
-FORWARD = conv2d.forward_kernel(4, 1, identity)
+FORWARD = conv2d.forward_kernel(4, 1)
 NONSENSE = replace(HARMLESS, name="nonsense", new="zero if a <= nothing else dL_da")
 ABSENT = replace(HARMLESS, name="absent", old="a line that is not there")
 AMBIGUOUS = replace(HARMLESS, name="ambiguous", old="zero, one = ")

@@ -3,13 +3,17 @@
 Ladder: the literal loops of the derivation, then tiles of some channels x LANES samples that stay in registers: TILE
 channels of one block of samples, or 3/4 of TILE and two blocks, whichever leaves fewer surplus (6 channels of LeNet-5).
 The weights are copied first so that the numbers that one step needs lie side by side: ``by_output`` [tile, c, i, j, t]
-for the forward pass, ``by_input`` [tile, o, i, j, t] for the input gradient. The bounds of the loops over the kernel
-come from tables, so padding costs nothing, and stride and dilation change index arithmetic alone; where all of the
-kernel is inside, the three loops of the forward pass become one over a table of offsets, up to a quarter faster. The
-last tile of a group is filled up with zero weights whose results are stored first and then overwritten by the last
-channel. The weight gradient goes over strips of rows that stay in the nearest cache while all offsets (i, j) of the
-kernel take their sums: reading whole planes for every offset, it waited for memory (46 GFLOP/s against 70). A single
-sample, beside which 15 of 16 lanes would be empty, has kernels of its own in ``conv2d_one.py``.
+for the forward pass, ``by_input`` [tile, o, i, j, t] for the input gradient. The forward pass reads a copy with a border
+of zeros, so that the three loops over the kernel are one over a table of offsets; both gradients take the bounds of
+these loops from tables, because in a border as wide as they need most products would be zeros. Stride and dilation
+change index arithmetic alone. The last tile of a group is filled up with zero weights whose results are stored first
+and then overwritten by the last channel. The weight gradient goes over strips of rows that stay in the nearest cache
+while all offsets (i, j) of the kernel take their sums: reading whole planes for every offset, it waited for memory (46
+GFLOP/s against 70). An activation that follows is applied to a band of rows while it is near.
+
+On two rungs further up the work itself is done otherwise: kernels of 3 x 3 with many channels take a quarter of the
+products in ``winograd.py``, and a single sample, beside which 15 of 16 lanes would be empty, goes without lanes in
+``conv2d_one.py``.
 
 Ladder on a GPU: one thread for each output, or each block of threads for a weight, straight from the equations; then a
 tile of filters and columns for each thread, so that what it reads is used several times, with packed weights that are
@@ -32,7 +36,7 @@ from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, load4, maps,
 from ..scalar import identity
 from .conv2d_one import correlate_one, scratch_one
 from .correlation import SUMS, WARPS, Correlation, parts_for
-from .elementwise import activate_cuda
+from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers, parse_padding
 from .winograd import Tiling
@@ -55,82 +59,56 @@ def pack_weights(W, groups, by_output, by_input):
                     by_input[g * input_tiles + c // input_tile, o_in_group, i, j, c % input_tile] = w
 
 
+@kernel
+def place_image(x, image, pitch, first):
+    """Copy x (C, H, W, LANES) to image (C, numbers of a plane, LANES): rows are pitch apart, pixel (0, 0) is first."""
+    C, H, B, _ = x.shape
+    for c in range(C):
+        for a in range(H):
+            for b in range(B):
+                copy_lanes(image[index(c), index(first + a * pitch + b)], x[index(c), index(a), index(b)])
+
+
 @functools.cache
-def forward_kernel(CHANNELS: int, BLOCKS: int, activation):
-    """Return the kernel for tiles of so many channels and blocks of samples, and the activation that follows."""
-    SIZE, IS_ACTIVATED = CHANNELS * BLOCKS * LANES, activation is not identity
+def forward_kernel(CHANNELS: int, BLOCKS: int):
+    """Return the kernel for tiles of so many channels and blocks of samples."""
+    SIZE = CHANNELS * BLOCKS * LANES
 
     @kernel
-    def activate(z, a):
-        """a = activation(z), for a map that has just been stored and is still near."""
-        zero, one = z.dtype.type(0), z.dtype.type(1)
-        for k in range(z.size):
-            a[k] = activation(z[k], zero, one)
+    def conv2d_forward(image, image_next, weights, b, z, z_next, rows, offsets, group, pitch, stride, groups):
+        """z[o,h,q] = b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p] for some rows h, one or two blocks.
 
-    @kernel
-    def conv2d_forward(
-        pixels, weights, by_output, b, z, z_maps, near, near_maps, rows, columns, offsets, x_shape, dilation, groups
-    ):
-        """z[o,h,q] = activation(b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p]) for every sample.
-
-        rows (P, 3) holds for each h the row s h - p and the range of i that stays inside the image; columns likewise.
-        offsets (C/G fh fw,) says how many pixels behind its first one a window reads c, i, j: where all of the window
-        is inside, the three loops are one. pixels (blocks, C H W, LANES) is x, weights (tiles, C/G fh fw, CHANNELS) is
-        by_output, z_maps (blocks, O, P Q LANES) is z. near holds a tile's maps before activation.
+        image (pixels, LANES) is x with its border, a group is so many pixels and a row pitch. offsets (C/G fh fw,) says
+        how far behind its first pixel a window reads c, i, j. weights (tiles, C/G fh fw, CHANNELS), z (O, P, Q, LANES).
         """
-        (blocks, O, P, Q, _), (_, H, B), (all_tiles, C_g, fh, fw, _) = z.shape, x_shape, by_output.shape
-        (dh, dw), tiles, O_g = dilation, all_tiles // groups, O // groups
-        acc = registers((BLOCKS, CHANNELS, LANES), SIZE, pixels)
-        for n in range(0, blocks, BLOCKS):
-            n_next = min(n + BLOCKS, blocks) - 1
-            pixels_n, pixels_next = pixels[n], pixels[n_next]
-            for tile in range(all_tiles):
-                g = tile // tiles
-                o = g * O_g + (tile - g * tiles) * CHANNELS
-                last, weights_o = (g + 1) * O_g - 1, weights[tile]
-                for h in range(P):
-                    row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
-                    for q in range(Q):
-                        column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
-                        for v in range(LANES):
-                            for m in range(BLOCKS):
-                                for t in range(CHANNELS):
-                                    acc[m, t, v] = b[min(o + t, last)]
-                        start = (g * C_g * H + row) * B + column
-                        if i_to - i_from == fh and j_to - j_from == fw:
-                            for k in range(offsets.size):
-                                at, w_k = index(start + offsets[k]), weights_o[index(k)]
-                                x_k, x_next = pixels_n[at], pixels_next[at]
-                                for v in range(LANES):
-                                    for t in range(CHANNELS):
-                                        acc[0, t, v] += w_k[t] * x_k[v]  # (conv2d.1)
-                                    if BLOCKS == 2:
-                                        for t in range(CHANNELS):
-                                            acc[1, t, v] += w_k[t] * x_next[v]
-                        else:
-                            for c in range(C_g):
-                                for i in range(i_from, i_to):
-                                    first, w_row = start + (c * H + dh * i) * B, by_output[tile, c, i]
-                                    for j in range(j_from, j_to):
-                                        at, w_j = index(first + dw * j), w_row[index(j)]
-                                        x_j, x_next = pixels_n[at], pixels_next[at]
-                                        for v in range(LANES):
-                                            for t in range(CHANNELS):
-                                                acc[0, t, v] += w_j[t] * x_j[v]  # (conv2d.1)
-                                            if BLOCKS == 2:
-                                                for t in range(CHANNELS):
-                                                    acc[1, t, v] += w_j[t] * x_next[v]
+        O, _, Q, _ = z.shape
+        (sh, sw), tiles, O_g = stride, len(weights) // groups, O // groups
+        acc = registers((BLOCKS, CHANNELS, LANES), SIZE, image)
+        for tile in range(len(weights)):
+            g = tile // tiles
+            o = g * O_g + (tile - g * tiles) * CHANNELS
+            last, w = (g + 1) * O_g - 1, weights[tile]
+            for h in range(rows[0], rows[1]):
+                for q in range(Q):
+                    for v in range(LANES):
                         for m in range(BLOCKS):
-                            for t in range(CHANNELS - 1, -1, -1):
-                                if IS_ACTIVATED:
-                                    z_t = near[m, t, h, q]
-                                else:
-                                    z_t = z[min(n + m, n_next), index(min(o + t, last)), h, q]
-                                copy_lanes(z_t, acc[m, t])
-                if IS_ACTIVATED:
-                    for m in range(n_next + 1 - n):
-                        for t in range(min(CHANNELS, last + 1 - o)):
-                            activate(near_maps[m, t], z_maps[n + m, o + t])
+                            for t in range(CHANNELS):
+                                acc[m, t, v] = b[min(o + t, last)]
+                    start = g * group + sh * h * pitch + sw * q
+                    for k in range(offsets.size):
+                        at, w_k = index(start + offsets[k]), w[index(k)]
+                        x_k, x_next = image[at], image_next[at]
+                        for v in range(LANES):
+                            for t in range(CHANNELS):
+                                acc[0, t, v] += w_k[t] * x_k[v]  # (conv2d.1)
+                            if BLOCKS == 2:
+                                for t in range(CHANNELS):
+                                    acc[1, t, v] += w_k[t] * x_next[v]
+                    for t in range(CHANNELS - 1, -1, -1):
+                        filter_t = index(min(o + t, last))
+                        if BLOCKS == 2:
+                            copy_lanes(z_next[filter_t, index(h), index(q)], acc[BLOCKS - 1, t])
+                        copy_lanes(z[filter_t, index(h), index(q)], acc[0, t])
 
     return conv2d_forward
 
@@ -195,62 +173,61 @@ def weight_kernel(CHANNELS: int, FILTERS: int):
     WEIGHT_TILE = SUMS * LANES
 
     @kernel
-    def conv2d_weight_gradient(x, dL_dz, dL_dW, sums, flat_sums, rows, columns, stride, strip, groups):
-        """dL/dW[o,c,i,j] = Σ over samples and positions of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p].
+    def conv2d_weight_gradient(x, dL_dz, sums, filters, channels, rows, columns, stride, strip):
+        """sums of dL/dW[o,c,i,j] = Σ over positions of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p], lane by lane.
 
-        rows (fh, 3) holds for each i the row d i - p and the range of h that stays inside the image; columns likewise.
+        filters and channels say which ones, from and to. rows (fh, 3) holds for each i the row d i - p and the range of
+        h that stays inside the image; columns likewise.
         The sums over a strip of rows are taken for all i and j before the next strip, which then stays in the cache.
         """
-        (blocks, _, P, _, _), (O, C_g, fh, fw) = dL_dz.shape, dL_dW.shape
-        (sh, sw), O_g = stride, O // groups
+        (blocks, _, P, _, _), (_, _, fh, fw, _, _, _) = dL_dz.shape, sums.shape
+        (sh, sw), last_o, last_c = stride, filters[1] - 1, channels[1] - 1
         acc = registers((CHANNELS, FILTERS, LANES), WEIGHT_TILE, x)
-        for g in range(groups):
-            last_o, last_c = (g + 1) * O_g - 1, (g + 1) * C_g - 1
-            for first in range(g * O_g, last_o + 1, len(sums) * FILTERS):
-                stop = min(first + len(sums) * FILTERS, last_o + 1)
-                clear(flat_sums)
-                for n in range(blocks):
-                    x_n, dL_dz_n = x[n], dL_dz[n]
-                    for top in range(0, P, strip):
-                        for o in range(first, stop, FILTERS):
-                            for c in range(g * C_g, last_c + 1, CHANNELS):
-                                for i in range(fh):
-                                    row, h_from, h_to = rows[i, 0], max(top, rows[i, 1]), min(top + strip, rows[i, 2])
-                                    for j in range(fw):
-                                        column, q_from, q_to = columns[j, 0], columns[j, 1], columns[j, 2]
-                                        sums_ij = sums[(o - first) // FILTERS, (c - g * C_g) // CHANNELS, i, j]
-                                        for r in range(CHANNELS):
-                                            for t in range(FILTERS):
-                                                copy_lanes(acc[r, t], sums_ij[r, t])
-                                        for h in range(h_from, h_to):
-                                            a = index(sh * h + row)
-                                            for q in range(q_from, q_to):
-                                                b = index(sw * q + column)
-                                                for v in range(LANES):
-                                                    for r in range(CHANNELS):
-                                                        for t in range(FILTERS):
-                                                            acc[r, t, v] += (
-                                                                dL_dz_n[
-                                                                    index(min(o + t, last_o)), index(h), index(q), v
-                                                                ]
-                                                                * x_n[index(min(c + r, last_c)), a, b, v]
-                                                            )  # (conv2d.4)
-                                        for r in range(CHANNELS):
-                                            for t in range(FILTERS):
-                                                copy_lanes(sums_ij[r, t], acc[r, t])
-                for o in range(first, stop):
-                    for c in range(C_g):
+        for n in range(blocks):
+            x_n, dL_dz_n = x[n], dL_dz[n]
+            for top in range(0, P, strip):
+                for o in range(filters[0], filters[1], FILTERS):
+                    for c in range(channels[0], channels[1], CHANNELS):
                         for i in range(fh):
+                            row, h_from, h_to = rows[i, 0], max(top, rows[i, 1]), min(top + strip, rows[i, 2])
                             for j in range(fw):
-                                lanes = sums[
-                                    (o - first) // FILTERS, c // CHANNELS, i, j, c % CHANNELS, (o - first) % FILTERS
-                                ]
-                                total = lanes[0]
-                                for v in range(1, LANES):
-                                    total += lanes[v]
-                                dL_dW[o, c, i, j] = total
+                                column, q_from, q_to = columns[j, 0], columns[j, 1], columns[j, 2]
+                                sums_ij = sums[(o - filters[0]) // FILTERS, (c - channels[0]) // CHANNELS, i, j]
+                                for r in range(CHANNELS):
+                                    for t in range(FILTERS):
+                                        copy_lanes(acc[r, t], sums_ij[r, t])
+                                for h in range(h_from, h_to):
+                                    a = index(sh * h + row)
+                                    for q in range(q_from, q_to):
+                                        b = index(sw * q + column)
+                                        for v in range(LANES):
+                                            for r in range(CHANNELS):
+                                                for t in range(FILTERS):
+                                                    acc[r, t, v] += (
+                                                        dL_dz_n[index(min(o + t, last_o)), index(h), index(q), v]
+                                                        * x_n[index(min(c + r, last_c)), a, b, v]
+                                                    )  # (conv2d.4)
+                                for r in range(CHANNELS):
+                                    for t in range(FILTERS):
+                                        copy_lanes(sums_ij[r, t], acc[r, t])
 
     return conv2d_weight_gradient
+
+
+@kernel
+def add_lanes(sums, dL_dW):
+    """dL/dW = the sum over the lanes; dL_dW (filters, channels, fh, fw), sums (..., ..., fh, fw, *tile, LANES)."""
+    filters, channels, fh, fw = dL_dW.shape
+    _, _, _, _, CHANNELS, FILTERS, _ = sums.shape
+    for o in range(filters):
+        for c in range(channels):
+            for i in range(fh):
+                for j in range(fw):
+                    lanes = sums[o // FILTERS, c // CHANNELS, i, j, c % CHANNELS, o % FILTERS]
+                    total = lanes[0]
+                    for v in range(1, LANES):
+                        total += lanes[v]
+                    dL_dW[o, c, i, j] = total
 
 
 @kernel
@@ -521,13 +498,28 @@ def row_kernel(FILTERS: int, WIDTH: int):
 
 def correlate(sizes: Correlation, x, b, z, scratch: dict[str, np.ndarray], activation=identity) -> None:
     """Fill z from x and the packed weights; with an activation, what follows from z."""
-    w, blocks = scratch["by_output"], len(x)
-    conv2d_forward = forward_kernel(*sizes.output_tile(blocks), activation)
-    flat = x.reshape(blocks, -1, LANES), w.reshape(len(w), -1, w.shape[-1])
-    bounds = scratch["forward_rows"], scratch["forward_columns"], scratch["forward_offsets"]
-    near = scratch["near"]
-    maps = z, z.reshape(*z.shape[:2], -1), near, near.reshape(*near.shape[:2], -1)
-    conv2d_forward(*flat, w, b, *maps, *bounds, sizes.x_shape, sizes.dilation, sizes.groups)
+    w, offsets = scratch["by_output"], scratch["forward_offsets"]
+    CHANNELS, BLOCKS = sizes.output_tile(len(x))
+    conv2d_forward, P = forward_kernel(CHANNELS, BLOCKS), z.shape[2]
+    weights, sides = w.reshape(len(w), -1, CHANNELS), (sizes.plane[1], sizes.stride, sizes.groups)
+    for n in range(0, len(x), BLOCKS):
+        pair = [n, min(n + BLOCKS, len(x)) - 1][:BLOCKS]
+        images = [_image(sizes, x[block], scratch, k) for k, block in enumerate(pair)]
+        group, maps = len(images[0]) // sizes.groups, (z[pair[0]], z[pair[-1]])
+        for h in range(0, P, sizes.band):
+            rows = h, min(h + sizes.band, P)
+            conv2d_forward(images[0], images[-1], weights, b, *maps, rows, offsets, group, *sides)
+            for block in sorted(set(pair)):
+                activate(activation, z[block], rows)
+
+
+def _image(sizes: Correlation, x, scratch: dict[str, np.ndarray], k: int):
+    """Return a block's image with its border, (pixels, LANES): a copy where there is a border, or x itself."""
+    if "images" not in scratch:
+        return x.reshape(-1, LANES)
+    image, pitch = scratch["images"][k], sizes.plane[1]
+    place_image(x, image, pitch, sizes.padding[0] * pitch + sizes.padding[2])
+    return image.reshape(-1, LANES)
 
 
 def input_gradient(sizes: Correlation, dL_dz, dL_dx, scratch: dict[str, np.ndarray]) -> None:
@@ -607,11 +599,17 @@ def bias_gradient_cuda(dL_dz, dL_db, scratch: dict, a=None, gradient=None) -> No
 
 def weight_gradient(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict[str, np.ndarray]) -> None:
     """Fill dL_dW from x and dL_dz."""
-    conv2d_weight_gradient = weight_kernel(*sizes.weight_tile)
-    rows, columns, sums = scratch["weight_rows"], scratch["weight_columns"], scratch["weight_sums"]
-    conv2d_weight_gradient(
-        x, dL_dz, dL_dW, sums, sums.reshape(-1), rows, columns, sizes.stride, sizes.strip, sizes.groups
-    )
+    CHANNELS, FILTERS = sizes.weight_tile
+    conv2d_weight_gradient, sums = weight_kernel(CHANNELS, FILTERS), scratch["weight_sums"]
+    bounds = scratch["weight_rows"], scratch["weight_columns"], sizes.stride, sizes.strip
+    O_g, C_g = len(dL_dW) // sizes.groups, dL_dW.shape[1]
+    for first in range(0, len(dL_dW), O_g):
+        channels = first // O_g * C_g, (first // O_g + 1) * C_g
+        for o in range(first, first + O_g, len(sums) * FILTERS):
+            filters = o, min(o + len(sums) * FILTERS, first + O_g)
+            clear(sums.reshape(-1))
+            conv2d_weight_gradient(x, dL_dz, sums, filters, channels, *bounds)
+            add_lanes(sums, dL_dW[slice(*filters)])
 
 
 class Conv2D(Layer):

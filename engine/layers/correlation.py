@@ -18,6 +18,7 @@ from .window import Line, offset_steps, pixel_offsets
 
 SUMS = 6 if TILE == 4 else 24  # products of channels and filters that a tile adds up: 12 of 16 registers, 24 of 32
 NEAR = 36 * 1024  # bytes that stay in the nearest cache, more or less, while a tile goes over them again and again
+NEAR_ROWS = 128 * 1024  # bytes of the output that stay in the second cache
 WARPS = 2 if IS_SIMULATED else 4  # in a block of the weight gradient on a GPU
 ROW_SUMS = 60  # sums that each thread of it may have: with 88 it needs 186 registers
 BUSY = 6 if IS_SIMULATED else 528  # blocks of threads that keep a GPU busy: four for each of 132 multiprocessors
@@ -70,17 +71,41 @@ class Correlation:
 
     def scratch(self, blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
         """Return room for packed weights, whose surplus lanes stay 0, and for sums, and the bounds of the loops."""
-        (C, H, B), (O, P, Q), G = self.x_shape, self.z_shape, self.groups
+        C, O, G = self.x_shape[0], self.z_shape[0], self.groups
         O_g, C_g = O // G, C // G
         (out, at_once), (back, _) = self.output_tile(blocks), self.input_tile(blocks)
+        found = {"images": np.zeros((at_once, C, self.plane[0], LANES), dtype)} if self.is_placed else {}
         return {
+            **found,
             "by_output": np.zeros((G * -(-O_g // out), C_g, *self.kernel_size, out), dtype),
             "by_input": np.zeros((G * -(-C_g // back), O_g, *self.kernel_size, back), dtype),
-            "near": np.zeros((at_once, out, P, Q, LANES), dtype),
             "weight_sums": self._sums(dtype),
-            "forward_offsets": pixel_offsets(C_g, self.kernel_size, (H, B), self.dilation),
+            "forward_offsets": pixel_offsets(C_g, self.kernel_size, self.plane, self.dilation),
             **self._tables(),
         }
+
+    @functools.cached_property
+    def is_placed(self) -> bool:
+        """Whether the forward pass reads copies: with a border of zeros, or because planes push each other out.
+
+        Planes a multiple of 64 pixels apart, 4 KiB, share a few lines of the nearest cache, which has eight for each.
+        """
+        C, H, B = self.x_shape
+        return any(self.padding) or (H * B % 64 == 0 and C // self.groups > 8)
+
+    @functools.cached_property
+    def plane(self) -> tuple[int, int]:
+        """Pixels from one channel to the next, and from one row to the next, of what the forward pass reads."""
+        (_, H, B), (top, bottom, left, right) = self.x_shape, self.padding
+        pitch = left + B + right
+        pixels = (top + H + bottom) * pitch
+        return pixels + (self.is_placed and pixels % 2 == 0), pitch
+
+    @functools.cached_property
+    def band(self) -> int:
+        """How many rows the forward pass computes at a time, so that they are near when an activation follows."""
+        O, _, Q = self.z_shape
+        return max(1, NEAR_ROWS // (4 * LANES * O * Q))
 
     def _tables(self) -> dict[str, np.ndarray]:
         """Return the bounds of the loops."""

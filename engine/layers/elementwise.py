@@ -9,14 +9,47 @@ import functools
 from collections.abc import Callable
 from typing import ClassVar
 
+from ..backend import kernel, registers
 from ..checks import ShapeError
 from ..cuda import cuda, cuda_kernel, flat
 from ..scalar import identity
 from .layer import Layer, Shape
 
+STRETCH = 256  # numbers that an activation reads before it writes them
+
 
 @functools.cache
-def _activation_kernel(activation):
+def activation_kernel(activation):
+    """Return the kernel of an activation that another layer applies."""
+
+    @kernel
+    def activate_rows(z, first, stop):
+        """z = activation(z) for the numbers from the first up to the last of each map; z (maps, numbers).
+
+        In place, LLVM would make a store that happens only where the number changes, one after the other.
+        """
+        zero, one = z.dtype.type(0), z.dtype.type(1)
+        some = registers((STRETCH,), STRETCH, z)
+        for m in range(z.shape[0]):
+            for k in range(first, stop, STRETCH):
+                numbers = z[m, k : min(k + STRETCH, stop)]
+                for v in range(numbers.size):
+                    some[v] = numbers[v]
+                for v in range(numbers.size):
+                    numbers[v] = activation(some[v], zero, one)
+
+    return activate_rows
+
+
+def activate(activation, z, rows: tuple[int, int]) -> None:
+    """Replace some rows of z (O, P, Q, LANES), which have just been stored and are still near, by their activation."""
+    if activation is not identity:
+        width = z[0, 0].size
+        activation_kernel(activation)(z.reshape(len(z), -1), rows[0] * width, rows[1] * width)
+
+
+@functools.cache
+def _activation_kernel_cuda(activation):
     @cuda_kernel
     def activation_cuda(z):
         """Replace z by activation(z), one thread for each number."""
@@ -30,7 +63,7 @@ def _activation_kernel(activation):
 def activate_cuda(activation, z) -> None:
     """Replace z by activation(z) on a GPU, where the kernel that made z has not done so."""
     if activation is not identity:
-        _activation_kernel(activation)[flat(z.size)](z.reshape(-1))
+        _activation_kernel_cuda(activation)[flat(z.size)](z.reshape(-1))
 
 
 class Elementwise(Layer):

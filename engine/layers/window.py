@@ -95,8 +95,10 @@ def pixel_offsets(channels: int, kernel: tuple[int, int], plane: tuple[int, int]
     ----------
     channels : int
         That one output reads.
-    kernel, plane : (rows, columns)
-        Size of the kernel and of one channel of what it reads.
+    kernel : (rows, columns)
+        Its size.
+    plane : (int, int)
+        Pixels from one channel to the next, and from one row to the next.
     steps : (rows, columns)
         Between neighbours of the kernel: the dilation.
 
@@ -107,11 +109,11 @@ def pixel_offsets(channels: int, kernel: tuple[int, int], plane: tuple[int, int]
 
     Examples
     --------
-    >>> pixel_offsets(2, (2, 2), (10, 5), (1, 1)).tolist()
+    >>> pixel_offsets(2, (2, 2), (50, 5), (1, 1)).tolist()
     [0, 1, 5, 6, 50, 51, 55, 56]
     """
     c, i, j = np.indices((channels, *kernel))
-    return ((c * plane[0] + steps[0] * i) * plane[1] + steps[1] * j).reshape(-1).astype(np.int64)
+    return (c * plane[0] + steps[0] * i * plane[1] + steps[1] * j).reshape(-1).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ..arrays import clear
 from ..backend import LANES, TILE, copy_lanes, index, kernel, registers, scalar
 from ..scalar import identity
 from .correlation import Correlation
+from .elementwise import activation_kernel
 from .layer import Shape
 
 TILE_SIZE = TILE * LANES
@@ -185,17 +186,12 @@ def forward_kernel(activation):
     """Return the kernel for the activation that follows."""
     IS_ACTIVATED = activation is not identity
 
-    @kernel
-    def activate(z):
-        """z = activation(z), for rows that have just been stored and are still near."""
-        zero, one = z.dtype.type(0), z.dtype.type(1)
-        for k in range(z.size):
-            z[k] = activation(z[k], zero, one)
+    activate_rows = activation_kernel(activation)
 
     @kernel
     def winograd_forward(x, U, b, z, z_flat, V, M, nothing, top, left):
         """z = activation(b + W * x) for all samples; x (blocks, C, H, W, LANES), z_flat (blocks, O, P Q LANES) is z."""
-        (blocks, C, _, _, _), (_, O, P, Q, _) = x.shape, z.shape
+        (blocks, C, _, _, _), (_, _, P, Q, _) = x.shape, z.shape
         for n in range(blocks):
             for h in range(0, P, 4):
                 for q in range(0, Q, 4 * TILES_AT_ONCE):
@@ -206,8 +202,7 @@ def forward_kernel(activation):
                         multiply_points(U, V, M, patch * C)
                         transform_products(M, b, z[n], h, q + 4 * patch)
                 if IS_ACTIVATED:
-                    for o in range(O):
-                        activate(z_flat[n, o, h * Q * LANES : min(h + 4, P) * Q * LANES])
+                    activate_rows(z_flat[n], h * Q * LANES, min(h + 4, P) * Q * LANES)
 
     return winograd_forward
 
