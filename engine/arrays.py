@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from .backend import LANES, kernel
+from .backend import LANES, index, kernel
 
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -120,6 +120,9 @@ def unpack(lanes: np.ndarray, samples: int) -> np.ndarray:
     return together.reshape(-1, *together.shape[2:])[:samples].copy()
 
 
+STRETCH = 128  # features that stay in the nearest cache, in lanes, while one sample after the other is written there
+
+
 @kernel
 def gather(images, chosen, scale, shift, x):
     """Copy the chosen samples into lane layout, scaled: x = scale * pixel + shift.
@@ -134,14 +137,16 @@ def gather(images, chosen, scale, shift, x):
     """
     blocks, features, lanes = x.shape
     for n in range(blocks):
-        for v in range(lanes):
-            sample = chosen[n * lanes + v]
-            if sample < 0:
-                for k in range(features):
-                    x[n, k, v] = 0
-            else:
-                for k in range(features):
-                    x[n, k, v] = scale[k] * images[sample, k] + shift[k]
+        for first in range(0, features, STRETCH):
+            stop = min(first + STRETCH, features)
+            for v in range(lanes):
+                sample = chosen[n * lanes + v]
+                if sample < 0:
+                    for k in range(first, stop):
+                        x[n, index(k), v] = 0
+                else:
+                    for k in range(first, stop):
+                        x[n, index(k), v] = scale[index(k)] * images[sample, index(k)] + shift[index(k)]
 
 
 @kernel

@@ -3,9 +3,9 @@
 Ladder: the literal loops of the derivation, then tiles of some channels x LANES samples that stay in registers: TILE
 channels of one block of samples, or 3/4 of TILE and two blocks, whichever leaves fewer surplus (6 channels of LeNet-5).
 The weights are copied first so that the numbers that one step needs lie side by side: ``by_output`` [tile, c, i, j, t]
-for the forward pass, ``by_input`` [tile, o, i, j, t] for the input gradient. The forward pass reads a copy with a border
-of zeros, so that the three loops over the kernel are one over a table of offsets; both gradients take the bounds of
-these loops from tables, because in a border as wide as they need most products would be zeros. Stride and dilation
+for the forward pass, ``by_input`` [tile, o, i, j, t] for the input gradient. The forward pass reads a copy with a
+border of zeros, so that the three loops over the kernel are one over a table of offsets; both gradients take the bounds
+of these loops from tables, because in a border as wide as they need most products would be zeros. Stride and dilation
 change index arithmetic alone. The last tile of a group is filled up with zero weights whose results are stored first
 and then overwritten by the last channel. The weight gradient goes over strips of rows that stay in the nearest cache
 while all offsets (i, j) of the kernel take their sums: reading whole planes for every offset, it waited for memory (46
@@ -498,32 +498,40 @@ def row_kernel(FILTERS: int, WIDTH: int):
 
 def correlate(sizes: Correlation, x, b, z, scratch: dict[str, np.ndarray], activation=identity) -> None:
     """Fill z from x and the packed weights; with an activation, what follows from z."""
-    w, offsets = scratch["by_output"], scratch["forward_offsets"]
+    images = scratch.get("images")
+    _correlate(sizes, x, scratch["by_output"], b, z, scratch["forward_offsets"], images, activation)
+
+
+def _correlate(sizes: Correlation, x, w, b, z, offsets, images, activation=identity) -> None:
     CHANNELS, BLOCKS = sizes.output_tile(len(x))
     conv2d_forward, P = forward_kernel(CHANNELS, BLOCKS), z.shape[2]
     weights, sides = w.reshape(len(w), -1, CHANNELS), (sizes.plane[1], sizes.stride, sizes.groups)
     for n in range(0, len(x), BLOCKS):
         pair = [n, min(n + BLOCKS, len(x)) - 1][:BLOCKS]
-        images = [_image(sizes, x[block], scratch, k) for k, block in enumerate(pair)]
-        group, maps = len(images[0]) // sizes.groups, (z[pair[0]], z[pair[-1]])
+        placed = [_placed(sizes, x[block], images, k) for k, block in enumerate(pair)]
+        group, maps = len(placed[0]) // sizes.groups, (z[pair[0]], z[pair[-1]])
         for h in range(0, P, sizes.band):
             rows = h, min(h + sizes.band, P)
-            conv2d_forward(images[0], images[-1], weights, b, *maps, rows, offsets, group, *sides)
+            conv2d_forward(placed[0], placed[-1], weights, b, *maps, rows, offsets, group, *sides)
             for block in sorted(set(pair)):
                 activate(activation, z[block], rows)
 
 
-def _image(sizes: Correlation, x, scratch: dict[str, np.ndarray], k: int):
-    """Return a block's image with its border, (pixels, LANES): a copy where there is a border, or x itself."""
-    if "images" not in scratch:
+def _placed(sizes: Correlation, x, images, k: int):
+    """Return a block's image with its border, (pixels, LANES): a copy in images[k] where there is room, or x itself."""
+    if images is None:
         return x.reshape(-1, LANES)
-    image, pitch = scratch["images"][k], sizes.plane[1]
-    place_image(x, image, pitch, sizes.padding[0] * pitch + sizes.padding[2])
-    return image.reshape(-1, LANES)
+    pitch = sizes.plane[1]
+    place_image(x, images[k], pitch, sizes.padding[0] * pitch + sizes.padding[2])
+    return images[k].reshape(-1, LANES)
 
 
 def input_gradient(sizes: Correlation, dL_dz, dL_dx, scratch: dict[str, np.ndarray]) -> None:
-    """Fill dL_dx from dL_dz and the packed weights."""
+    """Fill dL_dx from dL_dz and the packed weights; where windows are single pixels, by a convolution as well."""
+    if sizes.is_pointwise:
+        packed, offsets, images = scratch["by_input"], scratch["back_offsets"], scratch.get("back_images")
+        _correlate(sizes.transposed, dL_dz, packed, scratch["back_bias"], dL_dx, offsets, images)  # (conv2d.7)
+        return
     conv2d_input_gradient = input_kernel(*sizes.input_tile(len(dL_dx)))
     rows, columns = scratch["input_rows"], scratch["input_columns"]
     conv2d_input_gradient(scratch["by_input"], dL_dz, dL_dx, rows, columns, sizes.steps, sizes.groups)

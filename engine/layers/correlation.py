@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,12 +75,17 @@ class Correlation:
         O_g, C_g = O // G, C // G
         (out, at_once), (back, _) = self.output_tile(blocks), self.input_tile(blocks)
         found = {"images": np.zeros((at_once, C, self.plane[0], LANES), dtype)} if self.is_placed else {}
+        if self.is_pointwise:
+            other = self.transposed
+            found |= {"back_offsets": other.offsets, "back_bias": np.zeros(C, dtype)}
+            if other.is_placed:
+                found["back_images"] = np.zeros((other.output_tile(blocks)[1], O, other.plane[0], LANES), dtype)
         return {
             **found,
             "by_output": np.zeros((G * -(-O_g // out), C_g, *self.kernel_size, out), dtype),
             "by_input": np.zeros((G * -(-C_g // back), O_g, *self.kernel_size, back), dtype),
             "weight_sums": self._sums(dtype),
-            "forward_offsets": pixel_offsets(C_g, self.kernel_size, self.plane, self.dilation),
+            "forward_offsets": self.offsets,
             **self._tables(),
         }
 
@@ -100,6 +105,21 @@ class Correlation:
         pitch = left + B + right
         pixels = (top + H + bottom) * pitch
         return pixels + (self.is_placed and pixels % 2 == 0), pitch
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """How far behind its first pixel a window reads c, i, j, (C/G fh fw,) int64."""
+        return pixel_offsets(self.x_shape[0] // self.groups, self.kernel_size, self.plane, self.dilation)
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether every output reads one pixel, and every pixel belongs to one output."""
+        return (self.kernel_size, self.stride, self.padding) == ((1, 1), (1, 1), (0, 0, 0, 0))
+
+    @property
+    def transposed(self) -> Correlation:
+        """From outputs to pixels, for a pointwise convolution."""
+        return replace(self, x_shape=self.z_shape, z_shape=self.x_shape)
 
     @functools.cached_property
     def band(self) -> int:
