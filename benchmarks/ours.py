@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,8 +11,9 @@ from ..engine.cases import Projection
 from ..engine.feed import Feed
 from ..engine.losses.softmax_cross_entropy import SoftmaxCrossEntropy
 from ..engine.network import Network
-from ..engine.optimizers.optimizer import STATE_NAME
 from ..engine.optimizers.sgd import SGD
+from ..engine.passes import Part, Pass
+from ..engine.program import Piece
 from ..engine.training import TrainingStep
 from .memory import held_bytes, temporary_bytes
 from .nets import NETS, graph
@@ -100,25 +102,22 @@ class Handgrad(Runner):
 class StepWithInput(TrainingStep):
     """The same with the gradient of the input, as a layer inside a larger network has to compute it."""
 
-    def __call__(self, chosen: np.ndarray) -> None:
+    def __call__(self, chosen: np.ndarray) -> tuple[float, int]:
         """Train on the chosen samples; the projection's u, which is the upstream gradient, is packed once."""
-        network = self.network
-        current = network.pass_for(len(chosen), fused=True)
         if not hasattr(self, "_packed"):
+            current = self.pass_for(len(chosen))
             current.allocate_gradients()
-            u = self.feed.targets[: len(chosen)]
-            current.load_seed(0, u)
+            current.load_seed(0, self.feed.targets[: len(chosen)])
             self._packed = True
-        current.prepare(training=True, draw=network.draw)
-        network.draw += 1
-        self.optimizer.begin_step(STATE_NAME, network.theta)
-        lanes = self.feed.choose(chosen)
-        network.workers.run(lambda rank: self._train(rank, current, lanes))
+        return super().__call__(chosen)
 
-    def _train(self, rank: int, current, lanes: np.ndarray) -> None:
-        part = current.parts[rank]
-        if part is not None:
-            self.feed.load(current, part, lanes)
-            current.forward(part)
-            current.backward(part)
-        self._update(rank, current)
+    def pass_for(self, samples: int) -> Pass:
+        """Return the pass whose buffers are used, with the gradient of the input."""
+        return self.network.pass_for(samples, fused=True)
+
+    def packed_targets(self, part: Part, chosen: np.ndarray) -> None:
+        """Return nothing."""
+
+    def judge(self, rank: int, current: Pass, plan) -> Iterator[Piece]:
+        """Do nothing: u is where it is needed."""
+        return iter(())

@@ -16,13 +16,19 @@ from . import cuda
 from .arrays import Buffers, blocks_for
 from .layers.layer import Layer, Share
 from .machines import OneSample
-from .program import Program
+from .program import Piece, Program
 
 if TYPE_CHECKING:
     from .graph import Node
     from .network import Network
 
 Step = tuple[Layer | None, Callable[[], None]]
+
+
+def as_pieces(steps: Iterator[Step]) -> Iterator[Piece]:
+    """Say of each step whether it only calls kernels, always the same on the same arrays."""
+    for layer, work in steps:
+        yield layer is None or layer.states("kernels_alone"), work
 
 
 class Part:
@@ -152,6 +158,7 @@ class Pass:
             (name, node.layer) for name, node in network.nodes.items() if node.layer is not None and name not in skipped
         ]
         self._wanted = self._nodes_that_need_gradients(input_gradient)
+        self.training_plan: object = None  # what the training step that used this pass last wants to remember with it
         # whether there is a layer that has something to do after everybody's backward pass
         self.finishes = not machine.is_gpu and any(
             layer.finishes and name in self._wanted for name, layer in self.steps
@@ -327,10 +334,13 @@ class Pass:
         if key in part.programs:
             part.programs[key].run()
             return
-        program = Program()
-        for layer, work in steps(part):
-            (program.add_kernels if layer is None or layer.states("kernels_alone") else program.add_python)(work)
-        part.programs[key] = program
+        part.programs[key] = Program.of(as_pieces(steps(part)))
+
+    def training_pieces(self, part: Part) -> tuple[Iterator[Piece], Iterator[Piece], Iterator[Piece]]:
+        """Return what forward pass, backward pass and finish do for a part, for a program of all of a training step."""
+        steps = self._forward_steps(part), self._backward_steps(part), self._finish_steps(part)
+        forward, backward, finish = map(as_pieces, steps)
+        return forward, backward, finish
 
     def backward(self, part: Part) -> None:
         """Run the layers in reversed order, after adding up what the consumers of each node sent back."""

@@ -8,11 +8,13 @@ noted down, afterwards all are made in one go by ``backend.replay``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from .backend import SLOTS, kernel_calls, replay
+
+Piece = tuple[bool, Callable[[], object]]  # whether it only calls kernels, always the same; and what to do
 
 
 class Program:
@@ -31,10 +33,18 @@ class Program:
     """
 
     def __init__(self):
-        self._steps: list[Callable[[], None]] = []
+        self._steps: list[Callable[[], object]] = []
         self._last: _Calls | None = None
 
-    def add_kernels(self, work: Callable[[], None]) -> None:
+    @classmethod
+    def of(cls, pieces: Iterable[Piece]) -> Program:
+        """Do some pieces of work, one after the other, and return the program that does them again."""
+        program = cls()
+        for calls_kernels_alone, work in pieces:
+            (program.add_kernels if calls_kernels_alone else program.add_python)(work)
+        return program
+
+    def add_kernels(self, work: Callable[[], object]) -> None:
         """Do something that consists of nothing but calls of kernels, and note them down.
 
         Parameters
@@ -54,12 +64,12 @@ class Program:
                 self._steps.append(self._last)
             self._last.append(kernel, args, *found)
 
-    def add_python(self, work: Callable[[], None]) -> None:
+    def add_python(self, work: Callable[[], object]) -> None:
         """Do something that is to be done in Python every time."""
         work()
         self._add(work)
 
-    def _add(self, work: Callable[[], None]) -> None:
+    def _add(self, work: Callable[[], object]) -> None:
         self._steps.append(work)
         self._last = None
 

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from .losses.loss import Loss
 from .metrics import evaluate, predicted_classes
 from .network import Network
 from .optimizers.optimizer import STATE_NAME, Optimizer
+from .passes import Part, Pass
+from .program import Piece, Program
 
 
 def _compile_seconds() -> float:
@@ -51,7 +54,6 @@ class TrainingStep:
         size, workers = network.theta.size, network.workers.size
         self._bounds = [size * rank // workers // LANES * LANES for rank in range(workers)] + [size]
         self._losses = np.zeros(workers)
-        self._correct = np.zeros(workers, dtype=np.int64)
 
     def run(self, batches: Sequence[np.ndarray], rates: Sequence[float]) -> list[tuple[float, int]]:
         """Train on some mini-batches, each with its learning rate; return for each what a call returns."""
@@ -74,44 +76,100 @@ class TrainingStep:
         correct : int
             Samples whose largest output was that of the true class, before the step; 0 for targets that are no labels.
         """
-        network = self.network
-        network.check_samples(len(chosen))
-        current = network.pass_for(len(chosen), input_gradient=False, fused=True)
+        network, N = self.network, len(chosen)
+        network.check_samples(N)
+        current = self.pass_for(N)
         current.allocate_gradients()
         current.prepare(training=True, draw=network.draw)
         network.draw += 1
         self.optimizer.begin_step(STATE_NAME, network.theta)
-        lanes = self.feed.choose(chosen)
-        self._losses[:], self._correct[:] = 0, 0
-        network.workers.run(lambda rank: self._work(rank, current, lanes))
-        return float(self._losses.sum()), int(self._correct.sum())
+        plan = self._plan_for(current)
+        plan.lanes[:N] = chosen
+        plan.targets = [self.packed_targets(part, chosen) if part else None for part in current.parts]
+        self._losses[:] = 0
+        network.workers.run(lambda rank: self._work(rank, current, plan))
+        labels = self.feed.labels
+        correct = 0 if labels is None else (plan.predicted.reshape(-1)[:N] == labels[chosen]).sum()
+        return float(self._losses.sum()), int(correct)
 
-    def _work(self, rank: int, current, lanes: np.ndarray) -> None:
-        network, part = self.network, current.parts[rank]
+    def _plan_for(self, current: Pass) -> _Plan:
+        plan, crew = current.training_plan, self.network.workers.crew
+        if plan is None or plan.owner is not self or plan.crew is not crew:
+            plan = current.training_plan = _Plan(self, crew, self.feed.choose(np.zeros(current.samples, np.int64)))
+        return plan
+
+    def pass_for(self, samples: int) -> Pass:
+        """Return the pass whose buffers a step on so many samples uses."""
+        return self.network.pass_for(samples, input_gradient=False, fused=True)
+
+    def packed_targets(self, part: Part, chosen: np.ndarray) -> np.ndarray:
+        """Return the targets of a worker's samples in lane layout."""
+        mine = self.feed.targets[chosen[part.first_sample : part.first_sample + part.samples]]
+        return self.loss.pack_target(mine, part.blocks, self.network.dtype)
+
+    def _work(self, rank: int, current: Pass, plan: _Plan) -> None:
+        """Do one worker's part of a step: piece by piece the first time, then as a program."""
+        if not current.as_programs:
+            for _, work in self._pieces(rank, current, plan):
+                work()
+        elif rank in plan.programs:
+            plan.programs[rank].run()
+        else:
+            plan.programs[rank] = Program.of(self._pieces(rank, current, plan))
+
+    def _pieces(self, rank: int, current: Pass, plan: _Plan) -> Iterator[Piece]:
+        """Yield what one worker does; workers that wait for each other in a kernel need not wait for Python's lock."""
+        network, part, finish = self.network, current.parts[rank], ()
+        workers, stretch = network.workers, slice(self._bounds[rank], self._bounds[rank + 1])
+        wait = (True, workers.meet) if workers.can_meet else (False, workers.barrier)
         if part is not None:
-            mine = self.feed.load(current, part, lanes)
-            current.forward(part)
-            z, targets = part.values[network.outputs[0].name], self.feed.targets[mine]
-            packed = self.loss.pack_target(targets, part.blocks, network.dtype)
-            self._losses[rank] = self.loss.on_lanes(z, packed, part.samples, current.samples, part.seeds[0])
-            if self.feed.labels is not None:
-                predicted = np.empty((part.blocks, LANES), dtype=np.int64)
-                predicted_classes(z, predicted)
-                self._correct[rank] = (predicted.reshape(-1)[: part.samples] == self.feed.labels[mine]).sum()
-            current.backward(part)
-        self._update(rank, current)
-
-    def _update(self, rank: int, current) -> None:
-        """Add up the gradients of this worker's stretch of the parameters, and move them."""
-        network = self.network
-        network.workers.barrier()  # everybody's gradients are ready
+            forward, backward, finish = current.training_pieces(part)
+            yield True, partial(self.feed.load, current, part, plan.lanes)
+            yield from forward
+            yield from self.judge(rank, current, plan)
+            yield from backward
+        yield wait  # everybody's gradients are ready
         if current.finishes:
-            if current.parts[rank] is not None:
-                current.finish(current.parts[rank])
-            network.workers.barrier()
-        stretch = slice(self._bounds[rank], self._bounds[rank + 1])
-        current.reduce_gradients(stretch)
-        self.optimizer.update_stretch(STATE_NAME, network.theta, network.dL_dtheta, stretch)
+            yield from finish
+            yield wait
+        yield True, partial(current.reduce_gradients, stretch)
+        yield False, partial(self.optimizer.update_stretch, STATE_NAME, network.theta, network.dL_dtheta, stretch)
+
+    def judge(self, rank: int, current: Pass, plan: _Plan) -> Iterator[Piece]:
+        """Yield what is done with the output: the loss and its gradient, and the predicted classes."""
+        part = current.parts[rank]
+        z, first = part.values[self.network.outputs[0].name], part.first_sample // LANES
+        yield False, partial(self._lose, rank, current, plan, z)
+        if self.feed.labels is not None:
+            yield True, partial(predicted_classes, z, plan.predicted[first : first + part.blocks])
+
+    def _lose(self, rank: int, current: Pass, plan: _Plan, z: np.ndarray) -> None:
+        part = current.parts[rank]
+        self._losses[rank] = self.loss.on_lanes(z, plan.targets[rank], part.samples, current.samples, part.seeds[0])
+
+
+class _Plan:
+    """What a training step remembers with a pass.
+
+    Attributes
+    ----------
+    owner : TrainingStep
+    crew : object
+        The workers' threads that the programs wait for.
+    lanes : array of shape (blocks * LANES,), int64
+        The chosen sample of each lane, -1 behind the last.
+    predicted : array of shape (blocks, LANES), int64
+    targets : list of (array or None)
+        Of each worker, packed.
+    programs : dict of int to Program
+        By rank.
+    """
+
+    def __init__(self, owner: TrainingStep, crew: object, lanes: np.ndarray):
+        self.owner, self.crew, self.lanes = owner, crew, lanes
+        self.predicted = np.empty((len(lanes) // LANES, LANES), dtype=np.int64)
+        self.targets: list[np.ndarray | None] = []
+        self.programs: dict[int, Program] = {}
 
 
 @dataclass

@@ -22,6 +22,10 @@ from .checks import require_positive_integers
 SPINS = 20_000  # looks at a counter before a waiting thread gives its core away: about 50 microseconds
 
 
+class WorkerError(RuntimeError):
+    """Another worker failed, so this one cannot reach its barrier."""
+
+
 @kernel
 def _arrive(counter):
     """Add one and return the number of those who came before."""
@@ -35,6 +39,15 @@ def _wait(counter, target, spins):
         if atomic_load(counter) >= target:
             return True
     return False
+
+
+@kernel
+def _meet(arrivals, failed, team):
+    """Wait until a whole team has come here, without a look at Python; raise a WorkerError where one has failed."""
+    before = atomic_add(arrivals, 1)
+    while atomic_load(arrivals) < (before // team + 1) * team:
+        if atomic_load(failed) != 0:
+            raise WorkerError("another worker failed")
 
 
 def available_cores() -> int:
@@ -60,10 +73,6 @@ def shared_workers(size: int | None = None) -> Workers:
 @functools.cache
 def _shared_workers(size: int) -> Workers:
     return Workers(size)
-
-
-class WorkerError(RuntimeError):
-    """Another worker failed, so this one cannot reach its barrier."""
 
 
 class Workers:
@@ -126,7 +135,7 @@ class Workers:
         crew = self._crew
         crew.function = function
         crew.failures.clear()
-        crew.arrivals[:] = 0
+        crew.arrivals[:], crew.failed[:] = 0, 0
         crew.runs += 1
         for lock in crew.wake[1:]:
             lock.release()
@@ -152,6 +161,25 @@ class Workers:
             arrivals = crew.arrivals[team]
             before = _arrive(arrivals)
             crew.until(arrivals, (before // team + 1) * team, stop_on_failure=True)
+
+    @property
+    def can_meet(self) -> bool:
+        """Whether every worker has a core of its own, so that waiting in ``meet`` takes none from the others."""
+        return self.size <= available_cores()
+
+    def meet(self) -> None:
+        """Wait as ``barrier`` does, in a single kernel call, which a ``Program`` can note down.
+
+        A program that holds one belongs to these threads: see ``crew``.
+        """
+        if self.size > 1:
+            crew = getattr(self._own, "crew", self._crew)
+            _meet(crew.arrivals[self.size], crew.failed, self.size)
+
+    @property
+    def crew(self) -> object:
+        """The threads and counters that are in use; others take their place after Ctrl-C and in a forked process."""
+        return self._crew
 
     def all_reduce_sum(self, rank: int, array: np.ndarray, team: int | None = None) -> None:
         """Replace the workers' arrays, of one shape, by their sum, added in the order of the ranks.
@@ -179,7 +207,7 @@ class Workers:
     def _give_up(self) -> None:
         """Leave the threads behind, after a tenth of a second to finish what they are at, and begin with others."""
         crew = self._crew
-        crew.failures.append(WorkerError("interrupted"))  # whoever waits at a barrier goes home
+        crew.fail(WorkerError("interrupted"))  # whoever waits at a barrier goes home
         for _ in range(10):
             if _wait(crew.finished, crew.runs * (self.size - 1), SPINS):
                 break
@@ -216,6 +244,7 @@ class _Crew:
     def __init__(self, size: int):
         self.arrivals = np.zeros((size + 1, 16), dtype=np.int64)  # for teams of every size, a cache line of its own
         self.started, self.finished = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
+        self.failed = np.zeros(16, dtype=np.int64)  # the first is not 0 when somebody has failed
         self.runs, self.is_left_behind = 0, False
         self.function: Callable[[int], object] | None = None
         self.failures: list[BaseException] = []
@@ -228,7 +257,11 @@ class _Crew:
         try:
             self.function(rank)
         except BaseException as failure:  # handed to the caller of run
-            self.failures.append(failure)
+            self.fail(failure)
+
+    def fail(self, failure: BaseException) -> None:
+        self.failures.append(failure)
+        self.failed[0] = 1
 
     def until(self, counter: np.ndarray, target: int, *, stop_on_failure: bool) -> None:
         while not _wait(counter, target, SPINS):
