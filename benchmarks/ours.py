@@ -95,8 +95,8 @@ class Handgrad(Runner):
 
     def step_bytes(self) -> int:
         """Return the bytes that a training step takes: what it holds from step to step, and what it makes besides."""
-        temporary = temporary_bytes(self.step)
-        return temporary + held_bytes(self.network, self.training, without=[self.training.feed])
+        temporary, feed = temporary_bytes(self.step), self.training.feed
+        return temporary + held_bytes(self.network, self.training, without=[feed, feed.rows])
 
 
 class StepWithInput(TrainingStep):

@@ -169,3 +169,42 @@ def add_into(total, part):
     """total = total + part, element by element, on flat arrays."""
     for k in range(total.size):
         total[k] += part[k]
+
+
+class Workspace:
+    """Memory for what layers need only while their kernels run: all layers of a worker take turns with it.
+
+    Parameters
+    ----------
+    machine : Cpu, OneSample or Cuda
+    """
+
+    def __init__(self, machine):
+        self._machine = machine
+        self._waiting: list[tuple[dict[str, np.ndarray], str, str]] = []
+
+    def put(self, scratch: dict[str, np.ndarray], passing: dict[str, str]) -> dict[str, np.ndarray]:
+        """Return a layer's arrays where the machine wants them.
+
+        Parameters
+        ----------
+        scratch : dict of str to numpy.ndarray
+        passing : dict of str to str
+            Which of them lie in the workspace, from ``divide`` on, and under which name: arrays of one name share
+            their memory, within the layer and with others.
+        """
+        placed = {key: array if key in passing else self._machine.put(array) for key, array in scratch.items()}
+        self._waiting += [(placed, key, name) for key, name in passing.items() if key in scratch]
+        return placed
+
+    def divide(self) -> None:
+        """Give all arrays that are waiting their place."""
+        sizes: dict[str, int] = {}
+        for placed, key, name in self._waiting:
+            sizes[name] = max(sizes.get(name, 0), placed[key].size)
+        shared: dict[str, np.ndarray] = {}
+        for placed, key, name in self._waiting:
+            array = placed[key]
+            if name not in shared:
+                shared[name] = self._machine.zeros((sizes[name],), array.dtype)
+            placed[key] = shared[name][: array.size].reshape(array.shape)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import cuda
-from .arrays import Buffers, blocks_for
+from .arrays import Buffers, Workspace, blocks_for
 from .layers.layer import Layer, Share
 from .machines import OneSample
 from .program import Piece, Program
@@ -83,6 +83,7 @@ class Part:
         self.shares: dict[str, Share] = {}
         self.programs: dict[str, Program] = {}
         self.own_gradients: dict[str, np.ndarray] = {}
+        workspace = Workspace(machine)
         for name, node in network.nodes.items():
             shape = (blocks, *node.shape, machine.lanes)
             if node.layer is None:
@@ -94,12 +95,13 @@ class Part:
                 continue
             z = node.layer.view(x[0], node.shape)
             self.values[name] = machine.zeros(shape, network.dtype) if z is None else z
-            scratch = machine.scratch(node.layer, tuple(s.shape for s in node.inputs), blocks, network.dtype)
+            shapes = tuple(source.shape for source in node.inputs)
+            scratch = workspace.put(machine.scratch(node.layer, shapes, blocks, network.dtype), node.layer.passing)
             self.shares[name] = Share(
                 x=x,
                 z=self.values[name],
                 parameters=network.layer_arrays(name, network.theta_there),
-                scratch={key: machine.put(array) for key, array in scratch.items()},
+                scratch=scratch,
                 first_sample=self.first_sample,
                 samples=self.samples,
                 N=samples,
@@ -108,6 +110,7 @@ class Part:
                 common=common[name],
                 all_reduce_sum=partial(network.workers.all_reduce_sum, rank, team=team),
             )
+        workspace.divide()
         random = [name for name, share in self.shares.items() if network.nodes[name].layer.random]
         if machine.is_gpu and random:
             self.draws = machine.put(np.zeros(len(random), np.uint64))

@@ -39,7 +39,7 @@ from .correlation import SUMS, WARPS, Correlation, parts_for
 from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers, parse_padding
-from .winograd import Tiling
+from .winograd import PASSING, Tiling
 
 
 @kernel
@@ -658,6 +658,7 @@ class Conv2D(Layer):
     takes_one = True
     takes_activation = True
     takes_activation_cuda = True
+    passing = PASSING | {"weight_sums": "sums"}
 
     def __init__(
         self,

@@ -106,6 +106,8 @@ class Layer:
     # what every class has to state itself, because one that is derived from it may do otherwise:
     kernels_alone: ClassVar[bool] = False  # whether its passes only call kernels, always the same on the same arrays
     takes_one: ClassVar[bool] = False  # whether its forward pass also takes a single sample without lanes
+    # what of ``scratch`` holds nothing from one pass to the next, by the name under which others may use it as well
+    passing: ClassVar[dict[str, str]] = {}
     takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     takes_activation_cuda: ClassVar[bool] = False  # the same on a GPU
 

@@ -30,6 +30,17 @@ SIX, SQUARE, FOUR_BY_SIX, SIX_BY_SIX = 6 * LANES, LANES * LANES, 24 * LANES, 36 
 TILES_AT_ONCE = 4  # of a row of tiles whose pixels are transformed before their products are taken
 NEAR_POINTS = 320 * 1024  # bytes of points that the second cache holds beside the weights
 TRANSFORM = 320  # products for which there is time while one patch is transformed
+# what of ``Tiling.scratch`` holds nothing from one pass to the next
+PASSING = {
+    "U": "weights of points",
+    "mirrored_U": "weights of points",
+    "dL_dU": "gradients of points",
+    "V": "pixels of points",
+    "V_by_channel": "pixels of points",
+    "M": "outputs of points",
+    "dL_dM": "outputs of points",
+    "by_channel": "turned over",
+}
 
 
 @scalar
@@ -360,23 +371,22 @@ class Tiling:
         return -(-across // -(-across // at_once))
 
     def scratch(self, dtype: np.dtype) -> dict[str, np.ndarray]:
-        """Return room for transformed weights and for the points of some patches; surplus filters stay 0.
+        """Return room for transformed weights and for the points of some patches.
 
         Arrays have a row more than they need: else the points of one patch would often be a power of two apart, and
         push each other out of the cache.
         """
-        (C, H, B), (O, _, _), patches = self.x_shape, self.z_shape, self._patches
-        groups, samples, padded = -(-C // LANES), self._patches * LANES, -(-max(C, O) // TILE) * TILE
-        rows = max(TILES_AT_ONCE * max(C, O) + 1, groups * samples)
-        V = np.zeros(36 * rows * LANES, dtype)
-        M = np.zeros(36 * max((padded + 1), O * patches) * LANES, dtype)
+        (C, H, B), (O, _, Q) = self.x_shape, self.z_shape
+        groups, samples = -(-C // LANES), self._patches * LANES
+        rows = min(TILES_AT_ONCE, -(-max(B, Q) // 4)) * max(C, O) + 1
+        padded = -(-max(C, O) // TILE) * TILE
         return {
             "U": np.zeros((36, -(-O // TILE), C + 1, TILE), dtype),
             "mirrored_U": np.zeros((36, -(-C // TILE), O + 1, TILE), dtype),
-            "V": _rows_of(V, TILES_AT_ONCE * max(C, O) + 1),
-            "M": _rows_of(M, padded + 1),
-            "V_by_channel": _rows_of(V, groups * samples),
-            "dL_dM": M[: 36 * O * samples].reshape(36, O, samples),
+            "V": np.zeros((36, rows, LANES), dtype),
+            "V_by_channel": np.zeros((36, groups * samples, LANES), dtype),
+            "M": np.zeros((36, padded + 1, LANES), dtype),
+            "dL_dM": np.zeros((36, O, samples), dtype),
             "dL_dU": np.zeros((36, groups, O + 1, LANES), dtype),
             "by_channel": np.zeros((groups, LANES, H, B, LANES), dtype),
             "nothing": np.zeros(LANES, dtype),
@@ -408,8 +418,3 @@ class Tiling:
             x_flat, by_channel, flat_by_channel, dL_dz, *points, scratch["nothing"], self.top, self.left
         )
         back_to_weights(dL_dU, dL_dW)
-
-
-def _rows_of(numbers: np.ndarray, rows: int) -> np.ndarray:
-    """Return the first numbers of a flat array as (36, rows, LANES)."""
-    return numbers[: 36 * rows * LANES].reshape(36, rows, LANES)
