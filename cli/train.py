@@ -21,6 +21,7 @@ from .session import Session
 
 LEARNING_RATES = {"adam": 0.003, "momentum": 0.01, "sgd": 0.05}
 EPOCHS, BATCH_SIZE = 3, 64
+SHAPES = {"mnist": (1, 28, 28), "fashion": (1, 28, 28), "mnist-5k": (1, 28, 28)}  # known before the data are read
 TOY_EPOCHS, TOY_RATE = 20, 10  # a net of a few neurons takes more epochs, and bears rates so many times as high
 
 
@@ -85,14 +86,14 @@ def command(
     return session.report(target_accuracy, as_json, time.perf_counter() - started)
 
 
-def _compile_in_two_processes(config: runs.Config) -> None:
+def _compile_in_two_processes(model: str, input_shape, asked: dict, device: str) -> None:
     """When no kernel is compiled yet, let a second process begin at the other end of the step."""
     from ..engine.backend import kernels_cached
     from ..engine.workers import available_cores
     from .warmup import compile_behind
 
-    if config.device == "cpu" and not kernels_cached() and available_cores() > 1:
-        compile_behind(config.model, config.input_shape, config.optimizer, config.dtype)
+    if device == "cpu" and not kernels_cached() and available_cores() > 1:
+        compile_behind(model, input_shape, asked["optimizer"] or "adam", asked["dtype"] or "float32")
 
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
@@ -103,6 +104,9 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
 
     model, explanation = losses.with_perceptron_rule(model)
     device = resolve_device(asked["device"])
+    known_shape = SHAPES.get(asked["data_name"] or "mnist")
+    if known_shape:  # while the data are read
+        _compile_in_two_processes(model, known_shape, asked, device)
     name, splits = _load_data(asked, quiet)
     train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
     scale, shift = standardize(train.images)
@@ -136,7 +140,8 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
         note(explanation)
     session = Session(config, splits, train)
     session.folder = runs.new_folder(asked["out"], model)
-    _compile_in_two_processes(config)
+    if not known_shape:
+        _compile_in_two_processes(model, train.sample_shape, asked, device)
     session.write("config.json", json.dumps({"handgrad": __version__, **asdict(config)}, indent=1))
     session.write("env.json", json.dumps(runs.environment(), indent=1))
     return session

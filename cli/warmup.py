@@ -75,25 +75,33 @@ def compile_behind(model: str, input_shape: Sequence[int], optimizer: str, dtype
 
 
 def compile_backward(model: str, input_shape: Sequence[int], optimizer: str, dtype: str) -> None:
-    """Run the update and the backward pass of each layer, in the order in which a training needs them last.
+    """Run the update, the backward pass of each layer, what a training needs last first, and then a whole step.
 
     Parameters
     ----------
     model, input_shape, optimizer, dtype
         As in ``compile_behind``.
     """
+    from ..engine.feed import Feed
     from ..engine.models.build import build
+    from ..engine.training import TrainingStep
+    from .losses import choose, make
     from .session import make_optimizer
 
-    network = build(model, tuple(input_shape), dtype=dtype, threads=1)
-    update = make_optimizer(optimizer, {})
+    network, update = build(model, tuple(input_shape), dtype=dtype, threads=2), make_optimizer(optimizer, {})
     update.step(network)
-    current = network.pass_for(SAMPLES, fused=True)
+    current = network.pass_for(SAMPLES, input_gradient=False, fused=True)
     current.allocate_gradients()
     current.prepare(training=True, draw=0)
     for name, layer in current.steps:
-        layer.backward(current.active[0].shares[name])
-        layer.finish(current.active[0].shares[name], 0, 1)
+        share = current.active[0].shares[name]
+        layer.finish(share, 0, 1)
+        layer.backward(share)
+    blank, one = np.zeros((SAMPLES, *input_shape), np.uint8), np.ones(1)
+    feed = Feed(blank, np.zeros(SAMPLES, np.int64), one, 0 * one)
+    step = TrainingStep(network, make(choose(None, network), network), update, feed)
+    for samples in (SAMPLES, 1):  # the last mini-batch of an epoch may be so small that it has tiles of its own
+        step(np.arange(samples))
 
 
 def compile_everything(dtype: str) -> None:
