@@ -120,11 +120,14 @@ class Workers:
         if self.size == 1:
             function(0)
             return
+        self._renew_after_a_fork()
+        with self._turn:
+            self._run(function)
+
+    def _renew_after_a_fork(self) -> None:
         if self._process != os.getpid():  # a fork copies the memory but not the threads
             self._turn = threading.Lock()
             self._set_up()
-        with self._turn:
-            self._run(function)
 
     def _run(self, function: Callable[[int], object]) -> None:
         if self._in_the_middle:  # Ctrl-C broke off the last dispatch, and the counters may be out of step
@@ -179,6 +182,7 @@ class Workers:
     @property
     def crew(self) -> object:
         """The threads and counters that are in use; others take their place after Ctrl-C and in a forked process."""
+        self._renew_after_a_fork()
         return self._crew
 
     def all_reduce_sum(self, rank: int, array: np.ndarray, team: int | None = None) -> None:

@@ -203,3 +203,33 @@ def test_a_number_that_is_none_stays_one(bad):
     current.prepare(training=False, draw=0)
     current.run(current.forward)
     np.testing.assert_array_equal(current.value(network.outputs[0].name), network.forward(images))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_passing_holds_nothing_from_one_pass_to_the_next(threads):
+    """Layers take turns with this memory, so whatever one leaves there must not matter to another."""
+    rng, x = np.random.default_rng(7), Input((9, 8, 8))
+    small = ReLU()(Conv2D(3, 5, padding=2, name="direct")(x))
+    wide = Conv2D(11, 3, padding=1, name="tiled")(ReLU()(Conv2D(12, 3, padding=1, name="first")(x)))
+    network = Network(x, [small, wide], seed=1, threads=threads, dtype="float64")
+    values = rng.normal(size=(20, 9, 8, 8))
+    seeds = [rng.normal(size=(20, *node.shape)) for node in network.outputs]
+    results = []
+    for is_spoiled in (False, True):
+        current = network.pass_for(20, fused=True)
+        current.allocate_gradients()
+        current.load(network.inputs[0].name, values)
+        current.prepare(training=True, draw=0)
+        shares = [share for part in current.active for share in part.shares.values()]
+        passing = [a for share in shares for name, a in share.scratch.items() if name in Conv2D.passing]
+        for work in (current.forward, current.backward):
+            for position, seed in enumerate(seeds):
+                current.load_seed(position, seed)
+            for array in passing if is_spoiled else ():
+                array[...] = np.nan
+            current.run(work)
+        current.collect_gradients()
+        results.append([current.gradient(network.inputs[0].name), network.dL_dtheta.copy()])
+    assert len({array.ctypes.data for array in passing}) < len(passing)  # they share
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(other, one)

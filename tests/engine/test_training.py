@@ -180,6 +180,35 @@ def test_a_step_is_forward_loss_backward_update(close, threads, samples):
         close(one.network.theta, other.network.theta, 1e-6)  # Adam divides by gradients that may be as small as 1e-8
 
 
+def test_steps_of_two_data_sets_take_turns_with_one_network(close):
+    """What a step remembers with the network's buffers is forgotten when another step uses them."""
+    one, other = training(threads=2, dtype="float64"), training(threads=2, dtype="float64")
+    darker = Feed(one.train.images // 2, one.train.targets, one.train.scale[:1], one.train.shift[:1])
+    for run in (one, other):
+        steps = [TrainingStep(run.network, run.loss, SGD(0.1), feed) for feed in (run.train, darker)]
+        for k in range(4):
+            if run is other:  # a new step each time
+                steps[k % 2] = TrainingStep(run.network, run.loss, SGD(0.1), (run.train, darker)[k % 2])
+            steps[k % 2](np.arange(37))
+    close(one.network.theta, other.network.theta, 1e-14)
+
+
+def test_an_interrupted_dispatch_does_not_spoil_the_next_step(close, monkeypatch):
+    one, other = training(threads=2, dtype="float64"), training(threads=2, dtype="float64")
+    steps = [TrainingStep(run.network, run.loss, SGD(0.1), run.train) for run in (one, other)]
+    for step in steps:
+        step(np.arange(37))
+    theta, workers = one.network.theta.copy(), one.network.workers
+    crew = workers.crew
+    workers._in_the_middle = True  # as Ctrl-C leaves it: the next dispatch begins with other threads
+    workers.run(lambda rank: None)
+    assert workers.crew is not crew
+    one.network.theta[...] = theta
+    for step in steps:
+        step(np.arange(37, 74))
+    close(one.network.theta, other.network.theta, 1e-14)
+
+
 @pytest.mark.parametrize("optimizer", [lambda: SGD(0.3), lambda: Momentum(0.05), lambda: Adam(0.01)])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_loss_falls_and_the_bars_are_learned(optimizer, threads):

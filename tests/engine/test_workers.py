@@ -69,6 +69,36 @@ def test_nobody_passes_a_barrier_before_all_have_come(size):
 
 
 @every_size
+def test_nobody_passes_a_meeting_before_all_have_come(size):
+    workers, come = Workers(size), np.zeros(size, dtype=int)
+
+    def meet(rank):
+        for turn in range(1, 21):
+            come[rank] = turn
+            workers.meet()
+            assert (come >= turn).all()
+            workers.meet()
+
+    for _ in range(3):
+        workers.run(meet)
+
+
+def test_a_failure_frees_those_who_wait_in_a_kernel_and_the_crew_works_on():
+    workers = Workers(2)
+
+    def fail(rank):
+        if rank == 1:
+            time.sleep(0.05)
+            raise ZeroDivisionError("the cause")
+        workers.meet()
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError, match="the cause"):
+            workers.run(fail)
+        workers.run(lambda rank: workers.meet())
+
+
+@every_size
 def test_run_returns_when_all_have_finished(size):
     done = []
 
