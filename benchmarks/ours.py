@@ -104,11 +104,11 @@ class StepWithInput(TrainingStep):
 
     def __call__(self, chosen: np.ndarray) -> tuple[float, int]:
         """Train on the chosen samples; the projection's u, which is the upstream gradient, is packed once."""
-        if not hasattr(self, "_packed"):
-            current = self.pass_for(len(chosen))
+        current = self.pass_for(len(chosen))
+        if getattr(self, "_packed", None) is not current:
             current.allocate_gradients()
             current.load_seed(0, self.feed.targets[: len(chosen)])
-            self._packed = True
+            self._packed = current
         return super().__call__(chosen)
 
     def pass_for(self, samples: int) -> Pass:
@@ -116,7 +116,7 @@ class StepWithInput(TrainingStep):
         return self.network.pass_for(samples, fused=True)
 
     def packed_targets(self, part: Part, chosen: np.ndarray) -> None:
-        """Return nothing."""
+        """Return nothing: no loss asks for them."""
 
     def judge(self, rank: int, current: Pass, plan) -> Iterator[Piece]:
         """Do nothing: u is where it is needed."""

@@ -86,14 +86,14 @@ def command(
     return session.report(target_accuracy, as_json, time.perf_counter() - started)
 
 
-def _compile_in_two_processes(model: str, input_shape, asked: dict, device: str) -> None:
+def _compile_in_two_processes(model: str, input_shape, optimizer: str, asked: dict, device: str) -> None:
     """When no kernel is compiled yet, let a second process begin at the other end of the step."""
     from ..engine.backend import kernels_cached
     from ..engine.workers import available_cores
     from .warmup import compile_behind
 
     if device == "cpu" and not kernels_cached() and available_cores() > 1:
-        compile_behind(model, input_shape, asked["optimizer"] or "adam", asked["dtype"] or "float32")
+        compile_behind(model, input_shape, optimizer, asked["dtype"] or "float32")
 
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
@@ -104,9 +104,10 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
 
     model, explanation = losses.with_perceptron_rule(model)
     device = resolve_device(asked["device"])
-    known_shape = SHAPES.get(asked["data_name"] or "mnist")
+    known_shape = None if explanation or asked["loss"] else SHAPES.get(asked["data_name"] or "mnist")
     if known_shape:  # while the data are read
-        _compile_in_two_processes(model, known_shape, asked, device)
+        build(model, known_shape)  # who misspells it is told at once
+        _compile_in_two_processes(model, known_shape, asked["optimizer"] or "adam", asked, device)
     name, splits = _load_data(asked, quiet)
     train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
     scale, shift = standardize(train.images)
@@ -141,7 +142,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     session = Session(config, splits, train)
     session.folder = runs.new_folder(asked["out"], model)
     if not known_shape:
-        _compile_in_two_processes(model, train.sample_shape, asked, device)
+        _compile_in_two_processes(model, train.sample_shape, kind, asked, device)
     session.write("config.json", json.dumps({"handgrad": __version__, **asdict(config)}, indent=1))
     session.write("env.json", json.dumps(runs.environment(), indent=1))
     return session

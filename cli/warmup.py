@@ -88,7 +88,7 @@ def compile_backward(model: str, input_shape: Sequence[int], optimizer: str, dty
     from .losses import choose, make
     from .session import make_optimizer
 
-    network, update = build(model, tuple(input_shape), dtype=dtype, threads=2), make_optimizer(optimizer, {})
+    network, update = build(model, tuple(input_shape), dtype=dtype, threads=1), make_optimizer(optimizer, {})
     update.step(network)
     current = network.pass_for(SAMPLES, input_gradient=False, fused=True)
     current.allocate_gradients()
@@ -99,7 +99,8 @@ def compile_backward(model: str, input_shape: Sequence[int], optimizer: str, dty
         layer.backward(share)
     blank, one = np.zeros((SAMPLES, *input_shape), np.uint8), np.ones(1)
     feed = Feed(blank, np.zeros(SAMPLES, np.int64), one, 0 * one)
-    step = TrainingStep(network, make(choose(None, network), network), update, feed)
+    network = build(model, tuple(input_shape), dtype=dtype, threads=2)  # two wait for each other, in a kernel
+    step = TrainingStep(network, make(choose(None, network), network), make_optimizer(optimizer, {}), feed)
     for samples in (SAMPLES, 1):  # the last mini-batch of an epoch may be so small that it has tiles of its own
         step(np.arange(samples))
 
@@ -133,3 +134,8 @@ def compile_everything(dtype: str) -> None:
     features = Feed(rng.normal(size=(4, 196)).astype(np.float32), labels, one, 0 * one)
     network = build("dense 2", (196,), 2, dtype=dtype, threads=1)
     TrainingStep(network, make(choose(None, network), network), SGD(), features)(np.arange(4))
+    text = "conv 16@3x3 same > relu > conv 16@3x3 same > batchnorm > relu > maxpool 2 > dense 2"
+    network = build(text, (1, 14, 14), 2, dtype=dtype, threads=2)  # in tiles; two threads wait for each other
+    many = Feed(np.repeat(pixels, 8, axis=0), np.repeat(labels, 8), one, 0 * one)
+    TrainingStep(network, make(choose(None, network), network), SGD(), many)(np.arange(32))
+    network.forward(pixels[:1].astype(dtype))

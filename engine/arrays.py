@@ -191,7 +191,7 @@ class Workspace:
         scratch : dict of str to numpy.ndarray
         passing : dict of str to str
             Which of them lie in the workspace, from ``divide`` on, and under which name: arrays of one name share
-            their memory, within the layer and with others.
+            their memory, within the layer and with others. What they hold is lost.
         """
         placed = {key: array if key in passing else self._machine.put(array) for key, array in scratch.items()}
         self._waiting += [(placed, key, name) for key, name in passing.items() if key in scratch]
@@ -199,12 +199,11 @@ class Workspace:
 
     def divide(self) -> None:
         """Give all arrays that are waiting their place."""
-        sizes: dict[str, int] = {}
+        sizes: dict[tuple[str, np.dtype], int] = {}
         for placed, key, name in self._waiting:
-            sizes[name] = max(sizes.get(name, 0), placed[key].size)
-        shared: dict[str, np.ndarray] = {}
+            kind = name, placed[key].dtype
+            sizes[kind] = max(sizes.get(kind, 0), placed[key].size)
+        shared = {kind: self._machine.zeros((size,), kind[1]) for kind, size in sizes.items()}
         for placed, key, name in self._waiting:
             array = placed[key]
-            if name not in shared:
-                shared[name] = self._machine.zeros((sizes[name],), array.dtype)
-            placed[key] = shared[name][: array.size].reshape(array.shape)
+            placed[key] = shared[name, array.dtype][: array.size].reshape(array.shape)

@@ -283,7 +283,7 @@ class Network:
                 node.layer.check_samples(samples)
 
     def backward(self, dL_dz):
-        """Compute all gradients of the last forward pass, at the parameters that it used.
+        """Compute all gradients of the last forward pass; the parameters have to be those that it used.
 
         Parameters
         ----------

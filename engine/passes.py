@@ -61,7 +61,7 @@ class Part:
     seeds : dict of int to numpy.ndarray
         Upstream gradient of each output, by position.
     programs : dict of str to Program
-        What the forward and the backward pass do, once they have been run.
+        What the forward pass, the backward pass and the finish do, once they have been run.
     draws : array of uint64
         On a GPU: the ``draw`` of every layer that takes random numbers, in topological order.
     own_gradients : dict of str to numpy.ndarray
@@ -96,7 +96,9 @@ class Part:
             z = node.layer.view(x[0], node.shape)
             self.values[name] = machine.zeros(shape, network.dtype) if z is None else z
             shapes = tuple(source.shape for source in node.inputs)
-            scratch = workspace.put(machine.scratch(node.layer, shapes, blocks, network.dtype), node.layer.passing)
+            scratch = workspace.put(
+                machine.scratch(node.layer, shapes, blocks, network.dtype), node.layer.states("passing") or {}
+            )
             self.shares[name] = Share(
                 x=x,
                 z=self.values[name],
@@ -161,15 +163,15 @@ class Pass:
             (name, node.layer) for name, node in network.nodes.items() if node.layer is not None and name not in skipped
         ]
         self._wanted = self._nodes_that_need_gradients(input_gradient)
-        self.training_plan: object = None  # what the training step that used this pass last wants to remember with it
+        # what the training step that used this pass last remembers with it
+        self.training_plan: object = None
         # whether there is a layer that has something to do after everybody's backward pass
         self.finishes = not machine.is_gpu and any(
             layer.finishes and name in self._wanted for name, layer in self.steps
         )
         self._has_gradients = self._is_training = False
-        self.as_programs = (
-            not machine.is_gpu
-        )  # whether steps that have been run are run again without Python in between
+        # whether steps that have been run are run again without Python in between
+        self.as_programs = not machine.is_gpu
         self.is_complete = False  # whether the gradients belong to the values
 
     def _common_scratch(self, node: Node, blocks: int) -> dict[str, np.ndarray]:

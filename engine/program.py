@@ -1,4 +1,4 @@
-"""Programs: a stretch of a training step whose kernels follow one another without Python in between.
+"""Programs: a training step, or a pass, whose kernels follow one another without Python in between.
 
 Floor 1. In a mini-batch of LeNet-5 forty kernels run for some 30 microseconds each. Called from Python, each of them
 takes and gives back Python's lock, and with two workers one of them often sleeps until the other has let go of it.
@@ -96,6 +96,7 @@ class _Calls:
 
     def __call__(self) -> None:
         done = replay(self._addresses, self._firsts, self._numbers, self._results.ctypes.data)
-        if done < len(self._calls):  # with NUMBA_BOUNDSCHECK a kernel can fail, and says why when Python calls it
+        if done < len(self._calls):  # a kernel failed, and says why when Python calls it
             kernel, args = self._calls[done]
             kernel(*args)
+            raise RuntimeError(f"{kernel.py_func.__qualname__} failed in a program, and then it did not")

@@ -94,8 +94,9 @@ class TrainingStep:
 
     def _plan_for(self, current: Pass) -> _Plan:
         plan, crew = current.training_plan, self.network.workers.crew
-        if plan is None or plan.owner is not self or plan.crew is not crew:
-            plan = current.training_plan = _Plan(self, crew, self.feed.choose(np.zeros(current.samples, np.int64)))
+        needed = self, self.feed, self.optimizer, self.loss, crew
+        if plan is None or any(one is not other for one, other in zip(plan.made_for, needed, strict=True)):
+            plan = current.training_plan = _Plan(needed, self.feed.choose(np.zeros(current.samples, np.int64)))
         return plan
 
     def pass_for(self, samples: int) -> Pass:
@@ -153,9 +154,8 @@ class _Plan:
 
     Attributes
     ----------
-    owner : TrainingStep
-    crew : object
-        The workers' threads that the programs wait for.
+    made_for : tuple of object
+        The step with its data, optimiser and loss, and the workers' threads: with others, the programs are wrong.
     lanes : array of shape (blocks * LANES,), int64
         The chosen sample of each lane, -1 behind the last.
     predicted : array of shape (blocks, LANES), int64
@@ -165,8 +165,8 @@ class _Plan:
         By rank.
     """
 
-    def __init__(self, owner: TrainingStep, crew: object, lanes: np.ndarray):
-        self.owner, self.crew, self.lanes = owner, crew, lanes
+    def __init__(self, made_for: tuple[object, ...], lanes: np.ndarray):
+        self.made_for, self.lanes = made_for, lanes
         self.predicted = np.empty((len(lanes) // LANES, LANES), dtype=np.int64)
         self.targets: list[np.ndarray | None] = []
         self.programs: dict[int, Program] = {}

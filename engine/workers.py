@@ -1,7 +1,8 @@
 """Workers: one thread per core runs the whole training step on its own part of the mini-batch.
 
-Floor 1. Single program, multiple data, with four verbs: ``rank``, ``size``, ``barrier`` and ``all_reduce_sum``. All
-sums over workers are taken in the order of their ranks, so that the same seed with the same number of workers gives
+Floor 1. Single program, multiple data, with four verbs: ``rank``, ``size``, ``barrier`` and ``all_reduce_sum``. ``meet``
+is the barrier of programs, which waits without Python: taking Python's lock in turns costs two workers more than the
+waiting itself. All sums over workers are taken in the order of their ranks, so that the same seed with the same number of workers gives
 the same bits. Compiled kernels release Python's lock, so the threads run side by side.
 """
 
@@ -44,6 +45,8 @@ def _wait(counter, target, spins):
 @kernel
 def _meet(arrivals, failed, team):
     """Wait until a whole team has come here, without a look at Python; raise a WorkerError where one has failed."""
+    if atomic_load(failed) != 0:  # also when asked once more why it failed
+        raise WorkerError("another worker failed")
     before = atomic_add(arrivals, 1)
     while atomic_load(arrivals) < (before // team + 1) * team:
         if atomic_load(failed) != 0:
@@ -173,7 +176,8 @@ class Workers:
     def meet(self) -> None:
         """Wait as ``barrier`` does, in a single kernel call, which a ``Program`` can note down.
 
-        A program that holds one belongs to these threads: see ``crew``.
+        A program that holds one belongs to these threads: see ``crew``. Whoever waits keeps its core, and does not see
+        Ctrl-C before the others have come or failed.
         """
         if self.size > 1:
             crew = getattr(self._own, "crew", self._crew)
@@ -181,8 +185,11 @@ class Workers:
 
     @property
     def crew(self) -> object:
-        """The threads and counters that are in use; others take their place after Ctrl-C and in a forked process."""
+        """The threads and counters of the next run; others take their place after Ctrl-C and in a forked process."""
         self._renew_after_a_fork()
+        with self._turn:
+            if self._in_the_middle:
+                self._give_up()
         return self._crew
 
     def all_reduce_sum(self, rank: int, array: np.ndarray, team: int | None = None) -> None:

@@ -446,7 +446,7 @@ class BatchNorm(Layer):
         return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
 
     def forward(self, share: Share) -> None:
-        """Compute z; in training from the statistics of the mini-batch, and remember them."""
+        """Compute z, or what follows from it; in training from the mini-batch's statistics, which are remembered."""
         s, p = share.scratch, share.parameters
         if share.training:
             variance = self._look_at_batch(share, _by_channel(share.x[0]))
@@ -478,7 +478,10 @@ class BatchNorm(Layer):
         return variance
 
     def backward(self, share: Share) -> None:
-        """Compute the gradients of gamma, beta and x; in inference the statistics are constants."""
+        """Compute the gradients of gamma, beta and x; in inference the statistics are constants.
+
+        Where an activation follows, dL_dz arrives as dL/da and is replaced.
+        """
         s, by_channel = share.scratch, [_by_channel(array) for array in (share.x[0], share.z, share.dL_dz)]
         mean, inverse, sums = s["mean"], s["inverse"], s["sums"]
         batch_norm_sums = sums_kernel(None if share.activation is None else share.activation.formulas[1])

@@ -23,6 +23,7 @@ read four at a time. The weight gradient's threads have the sums of some filters
 from __future__ import annotations
 
 import functools
+from typing import ClassVar
 
 import numpy as np
 
@@ -658,7 +659,7 @@ class Conv2D(Layer):
     takes_one = True
     takes_activation = True
     takes_activation_cuda = True
-    passing = PASSING | {"weight_sums": "sums"}
+    passing: ClassVar[dict[str, str]] = PASSING | {"weight_sums": "sums"}
 
     def __init__(
         self,

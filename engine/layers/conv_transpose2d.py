@@ -8,6 +8,8 @@ gradient ours with x and dL/dz exchanged. W has the shape of its weights already
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from ...derivations import conv_transpose2d as derivation
@@ -96,6 +98,7 @@ class ConvTranspose2D(Layer):
     kind = "convtranspose"
     derivation = derivation
     kernels_alone = True
+    passing: ClassVar[dict[str, str]] = {"weight_sums": "sums"}
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Sizes of a convolution: the tiles, the strips, and the tables of loop bounds that its kernels work with.
+"""Sizes of a convolution: tiles, bands and strips, copies with a border, and the tables that its kernels work with.
 
 Floor 2. The kernels are in ``conv2d.py``; ``conv_transpose2d.py`` runs them in the other direction.
 """
@@ -70,7 +70,10 @@ class Correlation:
     groups: int
 
     def scratch(self, blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
-        """Return room for packed weights, whose surplus lanes stay 0, and for sums, and the bounds of the loops."""
+        """Return room for packed weights, copies with a border and sums, the offsets, and the bounds of the loops.
+
+        Surplus filters of the weights and the borders stay 0.
+        """
         C, O, G = self.x_shape[0], self.z_shape[0], self.groups
         O_g, C_g = O // G, C // G
         (out, at_once), (back, _) = self.output_tile(blocks), self.input_tile(blocks)
@@ -123,18 +126,21 @@ class Correlation:
 
     @functools.cached_property
     def band(self) -> int:
-        """How many rows the forward pass computes at a time, so that they are near when an activation follows."""
+        """How many rows the forward pass computes at a time: so many that they, and what they read, stay near."""
         O, _, Q = self.z_shape
         return max(1, NEAR_ROWS // (4 * LANES * O * Q))
 
-    def _tables(self) -> dict[str, np.ndarray]:
-        """Return the bounds of the loops."""
+    @property
+    def _lines(self) -> tuple[Line, Line]:
         (_, H, B), (_, P, Q) = self.x_shape, self.z_shape
         along_rows = Line(H, P, self.kernel_size[0], self.stride[0], self.padding[0], self.dilation[0])
         along_columns = Line(B, Q, self.kernel_size[1], self.stride[1], self.padding[2], self.dilation[1])
+        return along_rows, along_columns
+
+    def _tables(self) -> dict[str, np.ndarray]:
+        """Return the bounds of the gradients' loops."""
+        along_rows, along_columns = self._lines
         return {
-            "forward_rows": along_rows.offsets_inside(),
-            "forward_columns": along_columns.offsets_inside(),
             "input_rows": along_rows.offsets_that_reach(),
             "input_columns": along_columns.offsets_that_reach(),
             "weight_rows": along_rows.outputs_inside(),
@@ -145,7 +151,8 @@ class Correlation:
         """Return what ``scratch`` returns, for the CUDA kernels: packed weights and parts only where they are used."""
         (C, H, B), (O, P, Q), G, (fh, fw) = self.x_shape, self.z_shape, self.groups, self.kernel_size
         O_g, C_g = O // G, C // G
-        found, filters = self._tables(), self.filters_cuda(dtype)
+        found, filters, (along_rows, along_columns) = self._tables(), self.filters_cuda(dtype), self._lines
+        found |= {"forward_rows": along_rows.offsets_inside(), "forward_columns": along_columns.offsets_inside()}
         if O_g > 2:  # with fewer filters most of a tile would be surplus
             tile = channel_tile_cuda(O_g, G * blocks * P * Q)
             found["by_output"] = np.zeros((G * -(-O_g // tile), C_g, fh, fw, tile), dtype)

@@ -106,7 +106,7 @@ class Layer:
     # what every class has to state itself, because one that is derived from it may do otherwise:
     kernels_alone: ClassVar[bool] = False  # whether its passes only call kernels, always the same on the same arrays
     takes_one: ClassVar[bool] = False  # whether its forward pass also takes a single sample without lanes
-    # what of ``scratch`` holds nothing from one pass to the next, by the name under which others may use it as well
+    # what of ``scratch`` holds nothing from one pass to the next, and the names under which others may use it as well
     passing: ClassVar[dict[str, str]] = {}
     takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     takes_activation_cuda: ClassVar[bool] = False  # the same on a GPU
@@ -160,8 +160,8 @@ class Layer:
         self._node = Node(self, nodes, shape, self.name)
         return self._node
 
-    def states(self, what: str) -> bool:
-        """Return whether this very class states ``kernels_alone``, ``takes_one``, ``takes_activation`` and so on."""
+    def states(self, what: str):
+        """Return whether, or what, this very class states of ``kernels_alone``, ``takes_one``, ``takes_activation`` and so on."""
         return vars(type(self)).get(what, False)
 
     def __str__(self) -> str:

@@ -96,7 +96,7 @@ def pixel_offsets(channels: int, kernel: tuple[int, int], plane: tuple[int, int]
     channels : int
         That one output reads.
     kernel : (rows, columns)
-        Its size.
+        Size of the kernel.
     plane : (int, int)
         Pixels from one channel to the next, and from one row to the next.
     steps : (rows, columns)

@@ -26,10 +26,11 @@ from .elementwise import activation_kernel
 from .layer import Shape
 
 TILE_SIZE = TILE * LANES
+# numbers in registers: six vectors, and 16, 4 x 6 and 6 x 6 of them
 SIX, SQUARE, FOUR_BY_SIX, SIX_BY_SIX = 6 * LANES, LANES * LANES, 24 * LANES, 36 * LANES
 TILES_AT_ONCE = 4  # of a row of tiles whose pixels are transformed before their products are taken
 NEAR_POINTS = 320 * 1024  # bytes of points that the second cache holds beside the weights
-TRANSFORM = 320  # products for which there is time while one patch is transformed
+TRANSFORM = 320  # products for which there is time while one patch is transformed, measured: 100 to 130 ns
 # what of ``Tiling.scratch`` holds nothing from one pass to the next
 PASSING = {
     "U": "weights of points",
@@ -196,7 +197,6 @@ def transform_products(M, b, z, h, q):
 def forward_kernel(activation):
     """Return the kernel for the activation that follows."""
     IS_ACTIVATED = activation is not identity
-
     activate_rows = activation_kernel(activation)
 
     @kernel

@@ -194,17 +194,37 @@ def test_steps_of_two_data_sets_take_turns_with_one_network(close):
     close(one.network.theta, network.theta, 1e-12)
 
 
-def test_an_interrupted_dispatch_does_not_spoil_the_next_step(close, monkeypatch):
+@pytest.mark.parametrize("recorded", [False, True])
+def test_parameters_stay_when_a_worker_fails_in_the_middle_of_a_step(monkeypatch, recorded):
+    run = training(threads=2, dtype="float64")
+    step, before = TrainingStep(run.network, run.loss, SGD(0.1), run.train), run.loss.on_lanes
+    if recorded:
+        step(np.arange(37))
+    theta = run.network.theta.copy()
+
+    def fails_once(z, target, samples, N, dL_dz):
+        if samples < 20:  # the second worker's
+            raise ZeroDivisionError("in the loss")
+        return before(z, target, samples, N, dL_dz)
+
+    monkeypatch.setattr(run.loss, "on_lanes", fails_once)
+    with pytest.raises(ZeroDivisionError, match="in the loss"):
+        step(np.arange(37))
+    assert (run.network.theta == theta).all()
+    monkeypatch.undo()
+    step(np.arange(37))
+    assert (run.network.theta != theta).any()
+
+
+def test_an_interrupted_dispatch_does_not_spoil_the_next_step(close):
     one, other = training(threads=2, dtype="float64"), training(threads=2, dtype="float64")
     steps = [TrainingStep(run.network, run.loss, SGD(0.1), run.train) for run in (one, other)]
     for step in steps:
         step(np.arange(37))
-    theta, workers = one.network.theta.copy(), one.network.workers
+    workers = one.network.workers
     crew = workers.crew
     workers._in_the_middle = True  # as Ctrl-C leaves it: the next dispatch begins with other threads
-    workers.run(lambda rank: None)
-    assert workers.crew is not crew
-    one.network.theta[...] = theta
+    assert workers.crew is not crew and workers.crew is workers.crew
     for step in steps:
         step(np.arange(37, 74))
     close(one.network.theta, other.network.theta, 1e-14)
