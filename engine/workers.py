@@ -1,9 +1,9 @@
 """Workers: one thread per core runs the whole training step on its own part of the mini-batch.
 
-Floor 1. Single program, multiple data, with four verbs: ``rank``, ``size``, ``barrier`` and ``all_reduce_sum``. ``meet``
-is the barrier of programs, which waits without Python: taking Python's lock in turns costs two workers more than the
-waiting itself. All sums over workers are taken in the order of their ranks, so that the same seed with the same number of workers gives
-the same bits. Compiled kernels release Python's lock, so the threads run side by side.
+Floor 1. Single program, multiple data, with four verbs: ``rank``, ``size``, ``barrier`` and ``all_reduce_sum``. A
+program has ``meet`` for a barrier, which waits without Python: taking Python's lock in turns costs two workers more
+than the waiting itself. All sums over workers are taken in the order of their ranks, so that the same seed with the
+same number of workers gives the same bits. Compiled kernels release Python's lock, so the threads run side by side.
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ class Layer:
         return self._node
 
     def states(self, what: str):
-        """Return whether, or what, this very class states of ``kernels_alone``, ``takes_one``, ``takes_activation`` and so on."""
+        """Return whether this very class states ``kernels_alone``, ``takes_one`` and so on, or what as ``passing``."""
         return vars(type(self)).get(what, False)
 
     def __str__(self) -> str:
