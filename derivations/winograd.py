@@ -7,10 +7,11 @@ values (B). Read backwards, the same three matrices give y[k] as in (winograd.1)
 infinity, where a polynomial's value is its highest coefficient; with them all numbers of A and B are small integers.
 
 In two dimensions rows and columns are transformed one after the other: 36 products for a tile T of 4 x 4 outputs, which
-took 144, and the transforms need additions and shifts alone. They pay where many channels and filters share them. A
-tile reads 6 x 6 pixels, x_T[c,i,j] = x[c, h + i - p, q + j - p] with (h, q) its first output; x is 0 outside the image,
-and of a tile that reaches over the edge only the outputs inside are kept. The weights are those of the convolution
-(``conv2d``), so are the results, and stride and dilation are 1.
+took 144. The transforms of pixels and outputs are additions and shifts, those of the weights are made once for all
+tiles; they pay where many channels and filters share them. A tile reads 6 x 6 pixels, x_T[c,i,j] = x[c, h + i - p,
+q + j - p] with (h, q) its first output; x is 0 outside the image, and of a tile that reaches over the edge only the
+outputs inside are kept. The weights are those of the convolution (``conv2d``), so are the results, and stride and
+dilation are 1.
 
 Everything is bilinear, so the backward pass is the transposed transforms: A carries the gradient to the points, G
 carries it back to the weights, and the gradient of the input is once more a convolution.
@@ -43,6 +44,15 @@ import numpy as np
 from . import conv2d
 from .conv2d import output_shape
 from .notation import Equation, derivative, four_sides, positions, zeros
+
+LETTERS = (
+    ("w, d; y", "three weights and six pixels of a row; its four outputs"),
+    ("A, G, B", "the constant matrices that evaluate four outputs and three weights at six points, and interpolate"),
+    ("k, m", "two of the six points: of the columns and of the rows, where there are both"),
+    ("T", "a tile of 4 x 4 outputs; x_T are the pixels that it reads, and (h, q) is its first output"),
+    ("V, U, M", "pixels, weights and outputs at the points"),
+    ("i, j; i', j'", "row and column in a tile, a window or a kernel; in the kernel, where there are both"),
+)
 
 QUARTER, SIXTH, TWELFTH, TWENTY_FOURTH = Fraction(1, 4), Fraction(1, 6), Fraction(1, 12), Fraction(1, 24)
 
