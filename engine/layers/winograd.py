@@ -34,8 +34,8 @@ TRANSFORM = 320  # products for which there is time while one patch is transform
 # what of ``Tiling.scratch`` holds nothing from one pass to the next
 PASSING = {
     "U": "weights of points",
+    "dL_dU": "weights of points",  # their gradients, of which nothing is left when the mirrored weights are transformed
     "mirrored_U": "weights of points",
-    "dL_dU": "gradients of points",
     "V": "pixels of points",
     "V_by_channel": "pixels of points",
     "M": "outputs of points",
