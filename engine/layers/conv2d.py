@@ -737,27 +737,22 @@ class Conv2D(Layer):
 
     def backward(self, share: Share) -> None:
         """Compute the gradients of W, b and, where it is wanted, x."""
-        (x,), (dL_dx,), dL_dz, dL_dW, scratch = (
-            share.x,
-            share.dL_dx,
-            share.dL_dz,
-            share.gradients["W"],
-            share.scratch,
-        )
+        (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
+        W, dL_dW = share.parameters["W"], share.gradients["W"]
         planes = *dL_dz.shape[:2], -1
         if share.activation is None:
             conv2d_bias_gradient(dL_dz.reshape(planes), share.gradients["b"])
         else:  # what arrives is dL/da
             flat, gradient = (*planes, LANES), activated_bias_gradient(share.activation.formulas[1])
             gradient(share.z.reshape(flat), dL_dz.reshape(flat), share.gradients["b"])
-        if self._tiling is None:
-            weight_gradient(self._sizes, x, dL_dz, dL_dW, scratch)
-        else:
+        if self._tiling is not None:
             self._tiling.weight_gradient(x, dL_dz, dL_dW, scratch)
-        if dL_dx is not None and self._tiling is None:
+            if dL_dx is not None:
+                self._tiling.input_gradient(W, dL_dz, dL_dx, scratch)
+            return
+        weight_gradient(self._sizes, x, dL_dz, dL_dW, scratch)
+        if dL_dx is not None:
             input_gradient(self._sizes, dL_dz, dL_dx, scratch)
-        elif dL_dx is not None:
-            self._tiling.input_gradient(share.parameters["W"], dL_dz, dL_dx, scratch)
 
     def scratch_one(self, x_shapes, dtype) -> dict[str, np.ndarray]:
         """Return room for the image with its border, and a table of offsets."""
