@@ -199,11 +199,11 @@ def beside_peers(name: str, batch: int, modes, asked: Asked, steps: int = CudaTr
         for runner in runners if k % 2 == 0 else runners[::-1]:
             rates[runner.label].append(runner.rate("step", TURN))
     for label, values in rates.items():
-        found = {"ratio": 1.0, "least": 1.0, "largest": 1.0}
+        found = {"ratio": 1.0, "lower": 1.0, "upper": 1.0}
         if label != Handgrad.label:
             found = Turns({"step": {Handgrad.label: rates[Handgrad.label], label: values}}).compare("step")
         row = {"net": name, "batch": batch, "runner": label, "microseconds": 1e6 * batch / statistics.median(values)}
-        yield row | {key: found[key] for key in ("ratio", "least", "largest")}
+        yield row | {key: found[key] for key in ("ratio", "lower", "upper")}
 
 
 def products(asked: Asked) -> Iterator[Piece]:

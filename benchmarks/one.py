@@ -17,7 +17,7 @@ from .ours import Handgrad
 from .runner import Runner
 from .turns import Turns, kinds_for, take_turns
 
-SECONDS, REPEATS = 0.3, 7
+SECONDS, REPEATS = 0.1, 25
 
 
 def operations(network) -> int:
@@ -101,7 +101,7 @@ def measure(name: str, batch: int, threads: int, repeats: int, seconds: float, w
         goals["latency"] = LATENCY_GOAL
         result["latency_microseconds"] = {label: 1e6 / rate for label, rate in turns.medians("latency").items()}
     result |= {"gflops": flops, "peak_gflops": peak, "share_of_peak": flops / peak, "memory_bytes": memory}
-    result |= {"first_step_seconds": first, "turns": turns.count, "rejected": turns.rejected}
+    result |= {"first_step_seconds": first, "turns": turns.count("step"), "rejected": turns.rejected}
     return result | {"goals": goals, "left_out": left_out, "ratios": ratios_of(turns, memory)}
 
 
@@ -113,7 +113,7 @@ def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:
     (_, ours), (label, theirs) = sorted(memory.items(), key=lambda item: item[0] != Handgrad.label)
     once = ours / theirs
     return ratios | {
-        "memory": {"ratio": once, "least": once, "largest": once, "uncertainty": 0.0, "strongest": label, "turns": 1}
+        "memory": {"ratio": once, "lower": once, "upper": once, "uncertainty": 0.0, "strongest": label, "turns": 1}
     }
 
 

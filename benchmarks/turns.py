@@ -1,8 +1,10 @@
 """Turns: all runners one after the other, again and again, A B C and then C B A; ratios are taken within a turn.
 
-A machine becomes faster and slower over seconds and minutes. Two measurements that follow each other closely share its
-mood, so their ratio is steadier than either, and the median of many such ratios forgets the turns in which it changed.
-The order alternates, so that neither side is always the one that comes after the other's heat.
+A machine becomes faster and slower within half a second and over minutes. Two short measurements that follow each other
+closely share its mood, so their ratio is steadier than either, and the median of many such ratios forgets the turns in
+which it changed. The order alternates, so that neither side is always the one that comes after the other's heat. The
+strongest peer is the one with the least median ratio: not the luckiest of each turn, which would be nobody's speed. A
+peer that the first turns show to be far from the strongest takes no more of them, which brings the others closer.
 """
 
 from __future__ import annotations
@@ -13,11 +15,16 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .machine import TRIES, quietly
 from .runner import KINDS, Runner
 
 STEADY = 0.02  # turns go on until the medians of the ratios are known this well,
 MOST = 3  # but no longer than so many times the turns that were asked for
+TRIAL = 5  # after so many turns, peers leave
+FAR = 1.3  # whose median ratio is so many times the strongest's
+PAUSE = 0.02  # seconds between two runners; OpenMP's threads look for work for some 12 ms before they sleep
 
 
 @dataclass
@@ -27,7 +34,7 @@ class Turns:
     Attributes
     ----------
     rates : dict of str to dict of str to list of float
-        rates[kind][label] has one value per turn, in samples per second.
+        rates[kind][label] has one value per turn, in samples per second, and fewer for a peer that left.
     rejected : int
         Measurements during which others used the machine; each was repeated.
     disturbed : dict of str to set of int
@@ -38,38 +45,51 @@ class Turns:
     rejected: int = 0
     disturbed: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
 
-    @property
-    def count(self) -> int:
-        """Number of turns."""
-        return len(next(iter(next(iter(self.rates.values())).values())))
+    def count(self, kind: str) -> int:
+        """Return the number of turns of a kind."""
+        return len(next(iter(self.rates[kind].values())))
 
     def quiet(self, kind: str) -> list[int]:
         """Return the turns in which nobody disturbed."""
-        return [k for k in range(self.count) if k not in self.disturbed[kind]]
+        return [k for k in range(self.count(kind)) if k not in self.disturbed[kind]]
 
-    def used(self, kind: str) -> list[int]:
-        """Return the turns that count."""
-        return self.quiet(kind) or list(range(self.count))
+    def used(self, kind: str, label: str) -> list[int]:
+        """Return the turns of a runner that count."""
+        taken = len(self.rates[kind][label])
+        return [k for k in self.quiet(kind) if k < taken] or list(range(taken))
 
     def medians(self, kind: str) -> dict[str, float]:
         """Return each runner's median rate."""
-        used = self.used(kind)
-        return {label: statistics.median(values[k] for k in used) for label, values in self.rates[kind].items()}
+        rates = self.rates[kind]
+        return {label: statistics.median(rates[label][k] for k in self.used(kind, label)) for label in rates}
 
-    def ratios(self, kind: str) -> list[float]:
-        """Return for each turn that counts the first runner's rate divided by that of the strongest of the others."""
-        ours, *peers = self.rates[kind].values()
-        return [ours[k] / max(peer[k] for peer in peers) for k in self.used(kind)]
+    def ratios(self, kind: str) -> dict[str, list[float]]:
+        """Return for each peer, of each of its turns that counts, the first runner's rate divided by its own."""
+        (_, ours), *peers = self.rates[kind].items()
+        return {label: [ours[k] / values[k] for k in self.used(kind, label)] for label, values in peers}
+
+    def strongest(self, kind: str) -> str:
+        """Return the peer with the least median ratio."""
+        ratios = self.ratios(kind)
+        return min(ratios, key=lambda label: statistics.median(ratios[label]))
+
+    def near(self, kind: str) -> list[str]:
+        """Return the first runner and the peers that are not far from the strongest."""
+        medians = {label: statistics.median(values) for label, values in self.ratios(kind).items()}
+        most = FAR * min(medians.values(), default=0.0)
+        return [next(iter(self.rates[kind])), *(label for label, ratio in medians.items() if ratio <= most)]
 
     def compare(self, kind: str) -> dict[str, object]:
-        """Return the median ratio, its extremes, how well it is known, and the strongest peer."""
-        ratios, (_, *peers) = self.ratios(kind), self.medians(kind).items()
+        """Return the median ratio to the strongest peer, its quartiles, how well it is known, and who that is."""
+        strongest = self.strongest(kind)
+        ratios = self.ratios(kind)[strongest]
+        lower, upper = np.percentile(ratios, (25, 75))
         return {
             "ratio": statistics.median(ratios),
-            "least": min(ratios),
-            "largest": max(ratios),
+            "lower": float(lower),
+            "upper": float(upper),
             "uncertainty": uncertainty(ratios),
-            "strongest": max(peers, key=lambda item: item[1])[0],
+            "strongest": strongest,
             "turns": len(ratios),
         }
 
@@ -86,7 +106,7 @@ def uncertainty(values: Sequence[float]) -> float:
 
 
 def take_turns(runners: Sequence[Runner], kinds: Sequence[str], seconds: float, repeats: int) -> Turns:
-    """Measure all runners in turns until the ratios are steady, with at least ``repeats`` quiet ones where possible.
+    """Measure all runners in turns until each kind's ratio is steady, with at least ``repeats`` quiet ones where possible.
 
     Parameters
     ----------
@@ -99,12 +119,17 @@ def take_turns(runners: Sequence[Runner], kinds: Sequence[str], seconds: float, 
     repeats : int
     """
     turns = Turns({kind: {runner.label: [] for runner in runners} for kind in kinds})
+    racing = {kind: list(turns.rates[kind]) for kind in kinds}
     for k in range(MOST * repeats):
-        if k >= repeats and not _worth_going_on(turns, repeats, len(runners)):
-            break
+        if k == TRIAL:
+            racing = {kind: turns.near(kind) for kind in kinds}
         for kind in kinds:
+            if k >= repeats and not _worth_going_on(turns, kind, repeats):
+                continue
             for runner in runners if k % 2 == 0 else runners[::-1]:
-                time.sleep(0.02)  # threads of the last one that still look for work give up
+                if runner.label not in racing[kind]:
+                    continue
+                time.sleep(PAUSE)
                 rate, bad = quietly(lambda runner=runner, kind=kind: runner.rate(kind, seconds))
                 turns.rates[kind][runner.label].append(rate)
                 turns.rejected += bad
@@ -113,12 +138,12 @@ def take_turns(runners: Sequence[Runner], kinds: Sequence[str], seconds: float, 
     return turns
 
 
-def _worth_going_on(turns: Turns, repeats: int, runners: int) -> bool:
+def _worth_going_on(turns: Turns, kind: str, repeats: int) -> bool:
     """Return whether another turn may tell more; on a machine that is never quiet it does not."""
-    if runners == 1:
+    quiet, peers = turns.quiet(kind), len(turns.rates[kind]) - 1
+    if not peers or not quiet:
         return False
-    wanting = [len(turns.quiet(kind)) < repeats or uncertainty(turns.ratios(kind)) >= STEADY for kind in turns.rates]
-    return any(wanting) and any(turns.quiet(kind) for kind in turns.rates)
+    return len(quiet) < repeats or turns.compare(kind)["uncertainty"] >= STEADY
 
 
 def kinds_for(classes: bool) -> list[str]:

@@ -55,8 +55,8 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 @click.option("--ladder", metavar="LAYER", help="Instead, one layer from its formula to its kernel: conv2d.")
 @click.option("--mnist99", is_flag=True, help="Instead, the time to 99 % of MNIST's test images.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of --mnist99.")
-@click.option("--repeats", type=click.IntRange(min=1), default=7, show_default=True, help="Turns of every runner.")
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=0.3, show_default=True, help="Of one turn.")
+@click.option("--repeats", type=click.IntRange(min=1), default=25, show_default=True, help="Turns of every runner.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=0.1, show_default=True, help="Of one turn.")
 @click.option("--isa", type=click.Choice(list(ISAS)), help="Restrict all sides to these instructions.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the results to this JSON file.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Also draw them: of networks or a ladder.")
@@ -69,7 +69,7 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
     """Measure training steps of the curriculum's networks: images per second, GFLOP/s, share of the peak, memory.
 
     With --peers every network is trained by the others as well, in the same process and in turns, A B B A; a ratio is
-    that to the strongest of them in the same turn, and the median over the turns is shown with its extremes. Turns
+    that to the strongest of them in the same turn, and the median over the turns is shown with its quartiles. Turns
     during which others used the machine are rejected and counted. The peers' samples are floats that lie ready; this
     engine gathers, scales and packs bytes in every step. Ratios above 1 say that this engine is faster; for memory,
     below 1 that it takes less.

@@ -51,16 +51,16 @@ def networks(report: dict):
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    largest = max(max(r["ratios"]["step"]["largest"], r["goals"]["step"], 1.0) for r in results)
+    largest = max(max(r["ratios"]["step"]["upper"], r["goals"]["step"], 1.0) for r in results)
     for y, r in enumerate(results):
         step, goal = r["ratios"]["step"], r["goals"]["step"]
         color = REACHED if step["ratio"] >= goal else MISSED
         axes.barh(y, step["ratio"], height=0.62, color=color)
-        spread = [[step["ratio"] - step["least"]], [step["largest"] - step["ratio"]]]
+        spread = [[step["ratio"] - step["lower"]], [step["upper"] - step["ratio"]]]
         axes.errorbar(step["ratio"], y, xerr=spread, color=TEXT, linewidth=1, capsize=3)
         axes.plot([goal, goal], [y - 0.4, y + 0.4], color=GOAL, linewidth=3, solid_capstyle="butt")
         inside = step["ratio"] > 0.12 * largest
-        at, color = (0.015 * largest, "white") if inside else (step["largest"] + 0.015 * largest, TEXT)
+        at, color = (0.015 * largest, "white") if inside else (step["upper"] + 0.015 * largest, TEXT)
         axes.text(at, y, f"{step['ratio']:.2f}", va="center", fontsize=9.5, fontweight="bold", color=color)
     axes.axvline(1, color=TEXT, linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(results)), [f"{r['net']}, {r['batch']}" for r in results], fontsize=9.5)

@@ -14,7 +14,7 @@ NAMES = {
     "memory": "memory",
 }
 LEGEND = (
-    "ratio: images per second of handgrad divided by those of the strongest peer in the same turn, median and extremes",
+    "ratio: images per second of handgrad divided by the strongest peer's in the same turn, median and quartiles",
     "one image: the peer's time for the inference of a single image divided by handgrad's",
     "memory: bytes of a training step, handgrad's divided by eager PyTorch's",
 )
@@ -85,10 +85,10 @@ def ratio_rows(report: dict) -> list[list[str]]:
 
 
 def ratio_text(kind: str, ratio: dict | None) -> str:
-    """Return a median with its extremes; memory has none."""
+    """Return a median with its quartiles; memory has none."""
     if ratio is None:
         return ""
-    spread = "" if kind == "memory" else f" ({ratio['least']:.2f}-{ratio['largest']:.2f})"
+    spread = "" if kind == "memory" else f" ({ratio['lower']:.2f}-{ratio['upper']:.2f})"
     return f"{ratio['ratio']:.2f}{spread}"
 
 
