@@ -69,7 +69,7 @@ def clocks_on(runner: Handgrad, clock: Clock) -> Iterator[None]:
     """Time the calls of a training step as long as the block lasts."""
     training = runner.training
     pieces = [(training.feed, "load", ("rest", "loading")), (training.feed, "choose", ("rest", "loading"))]
-    pieces += [(training.loss, name, ("rest", "loss")) for name in ("pack_target", "on_lanes")]
+    pieces += [(training.loss, name, ("rest", "loss")) for name in ("pack_target", "compute")]
     pieces += [(training.optimizer, "update_stretch", ("rest", "update"))]
     for name, node in runner.network.nodes.items():
         if node.layer is not None:

@@ -12,7 +12,7 @@ from ..engine.feed import Feed
 from ..engine.losses.softmax_cross_entropy import SoftmaxCrossEntropy
 from ..engine.network import Network
 from ..engine.optimizers.sgd import SGD
-from ..engine.passes import Part, Pass
+from ..engine.passes import Pass
 from ..engine.program import Piece
 from ..engine.training import TrainingStep
 from .memory import held_bytes, temporary_bytes
@@ -115,8 +115,8 @@ class StepWithInput(TrainingStep):
         """Return the pass whose buffers are used, with the gradient of the input."""
         return self.network.pass_for(samples, fused=True)
 
-    def packed_targets(self, part: Part, chosen: np.ndarray) -> None:
-        """Return nothing: no loss asks for them."""
+    def pack_targets(self, plan, chosen: np.ndarray) -> None:
+        """Do nothing: no loss asks for them."""
 
     def judge(self, rank: int, current: Pass, plan) -> Iterator[Piece]:
         """Do nothing: u is where it is needed."""

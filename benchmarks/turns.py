@@ -106,7 +106,7 @@ def uncertainty(values: Sequence[float]) -> float:
 
 
 def take_turns(runners: Sequence[Runner], kinds: Sequence[str], seconds: float, repeats: int) -> Turns:
-    """Measure all runners in turns until each kind's ratio is steady, with at least ``repeats`` quiet ones where possible.
+    """Measure in turns until each kind's ratio is steady, with at least ``repeats`` quiet ones where possible.
 
     Parameters
     ----------

@@ -372,8 +372,18 @@ SLOTS = 160  # numbers that a call can take: an array of k axes is 5 + 2 k of th
 
 
 @intrinsic
-def _call(typing_context, address, results, numbers, first):
-    """Call machine code at an address with the numbers from the first on as its arguments; return the status.
+def _word(typing_context, address):
+    """Return the int64 at an address."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), generate
+
+
+@intrinsic
+def _call(typing_context, address, results, numbers):
+    """Call machine code at an address with the numbers at another one as its arguments; return the status.
 
     Every kernel first takes two places to write to, for its result and for an error, then its arguments. All that are
     integers or pointers lie in the same registers and stack slots, and what a function does not take it does not look
@@ -383,33 +393,29 @@ def _call(typing_context, address, results, numbers, first):
     def generate(context, builder, signature, arguments):
         word = ir.IntType(64)
         kind = ir.FunctionType(ir.IntType(32), [word] * (2 + SLOTS))
-        data = context.make_array(signature.args[2])(context, builder, arguments[2]).data
-        first = builder.gep(data, [arguments[3]])
+        first = builder.inttoptr(arguments[2], word.as_pointer())
         slots = [builder.load(builder.gep(first, [ir.Constant(word, k)])) for k in range(SLOTS)]
         places = [arguments[1], builder.add(arguments[1], ir.Constant(word, 8))]
         return builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [*places, *slots])
 
-    return types.int32(types.int64, types.int64, numbers, types.int64), generate
+    return types.int32(types.int64, types.int64, types.int64), generate
 
 
 @kernel
-def replay(addresses, firsts, numbers, results):
+def replay(job):
     """Make calls one after the other; return how many went well, all of them or those before the first that failed.
 
     Parameters
     ----------
-    addresses : int64 array of shape (calls,)
-    firsts : int64 array of shape (calls,)
-        Where the numbers of each call begin.
-    numbers : int64 array
-        From ``Kernel.machine_call``, and SLOTS more.
-    results : int
-        Address of 16 bytes that are written to.
+    job : int64 array of shape (5,)
+        How many calls; the addresses of their addresses, of the places of their first numbers, and of their numbers,
+        which ``Kernel.machine_call`` gave, and SLOTS more; and the address of 16 bytes that are written to.
     """
-    for k in range(addresses.size):
-        if _call(addresses[k], results, numbers, firsts[k]) != 0:
+    count, addresses, firsts, numbers, results = job[0], job[1], job[2], job[3], job[4]
+    for k in range(count):
+        if _call(_word(addresses + 8 * k), results, numbers + 8 * _word(firsts + 8 * k)) != 0:
             return k
-    return addresses.size
+    return count
 
 
 @intrinsic

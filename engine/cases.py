@@ -65,10 +65,12 @@ class Projection(LossOfValues):
         """Return L and u: there is nothing for a GPU to do."""
         return self(z, target)
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
-        """Return N Σ u z, which the caller divides by N, and fill dL/dz = u."""
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
+        """Fill L with N Σ u z, which the caller divides by N, and dL/dz = u."""
         dL_dz[...] = target
-        return N * float((target * np.where(target == 0, 0, z)).sum())
+        L[0] = N * (target * np.where(target == 0, 0, z)).sum()
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

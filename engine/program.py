@@ -14,6 +14,7 @@ import numpy as np
 
 from .backend import SLOTS, kernel_calls, replay
 
+JOB = 5  # numbers that ``replay`` takes
 Piece = tuple[bool, Callable[[], object]]  # whether it only calls kernels, always the same; and what to do
 
 
@@ -78,6 +79,17 @@ class Program:
         for step in self._steps:
             step()
 
+    @property
+    def job(self) -> np.ndarray | None:
+        """What ``replay`` does, where that is all there is to do; None where Python has to do something."""
+        if not self._steps:
+            return np.zeros(JOB, dtype=np.int64)
+        return self._steps[0].job if len(self._steps) == 1 and isinstance(self._steps[0], _Calls) else None
+
+    def explain(self, done: int) -> None:
+        """Raise what the call raises that came after so many good ones of ``job``."""
+        self._steps[0].explain(done)
+
 
 class _Calls:
     """Calls of kernels in a row."""
@@ -87,16 +99,22 @@ class _Calls:
         self._addresses = self._firsts = np.zeros(0, dtype=np.int64)
         self._numbers = np.zeros(SLOTS, dtype=np.int64)
         self._results = np.zeros(2, dtype=np.int64)
+        self.job = np.zeros(JOB, dtype=np.int64)
 
     def append(self, kernel, args: tuple, address: int, numbers: list[int]) -> None:
         self._calls.append((kernel, args))
         self._addresses = np.append(self._addresses, address)
         self._firsts = np.append(self._firsts, self._numbers.size - SLOTS)
         self._numbers = np.concatenate([self._numbers[:-SLOTS], np.array(numbers + [0] * SLOTS, dtype=np.int64)])
+        read = self._addresses, self._firsts, self._numbers, self._results
+        self.job[:] = len(self._calls), *(array.ctypes.data for array in read)
 
     def __call__(self) -> None:
-        done = replay(self._addresses, self._firsts, self._numbers, self._results.ctypes.data)
-        if done < len(self._calls):  # a kernel failed, and says why when Python calls it
-            kernel, args = self._calls[done]
-            kernel(*args)
-            raise RuntimeError(f"{kernel.py_func.__qualname__} failed in a program, and then it did not")
+        done = replay(self.job)
+        if done < len(self._calls):
+            self.explain(done)
+
+    def explain(self, done: int) -> None:
+        kernel, args = self._calls[done]  # it says why it failed when Python calls it
+        kernel(*args)
+        raise RuntimeError(f"{kernel.py_func.__qualname__} failed in a program, and then it did not")

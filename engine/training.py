@@ -22,7 +22,7 @@ from .losses.loss import Loss
 from .metrics import evaluate, predicted_classes
 from .network import Network
 from .optimizers.optimizer import STATE_NAME, Optimizer
-from .passes import Part, Pass
+from .passes import Pass
 from .program import Piece, Program
 
 
@@ -85,17 +85,20 @@ class TrainingStep:
         self.optimizer.begin_step(STATE_NAME, network.theta)
         plan = self._plan_for(current)
         plan.lanes[:N] = chosen
-        plan.targets = [self.packed_targets(part, chosen) if part else None for part in current.parts]
+        self.pack_targets(plan, chosen)
         self._losses[:] = 0
-        network.workers.run(lambda rank: self._work(rank, current, plan))
+        if current.as_programs and len(plan.programs) == network.workers.size:
+            network.workers.run_programs([plan.programs[rank] for rank in range(network.workers.size)])
+        else:
+            network.workers.run(lambda rank: self._work(rank, current, plan))
         labels = self.feed.labels
         correct = 0 if labels is None else (plan.predicted.reshape(-1)[:N] == labels[chosen]).sum()
         return float(self._losses.sum()), int(correct)
 
     def _plan_for(self, current: Pass) -> _Plan:
         plan, crew = current.training_plan, self.network.workers.crew
-        needed = self, self.feed, self.optimizer, self.loss, crew
-        if plan is None or any(one is not other for one, other in zip(plan.made_for, needed, strict=True)):
+        needed = self, self.feed, self.optimizer, self.loss, crew, *self.optimizer.state[STATE_NAME].values()
+        if plan is None or not same_objects(plan.made_for, needed):
             plan = current.training_plan = _Plan(needed, self.feed.choose(np.zeros(current.samples, np.int64)))
         return plan
 
@@ -103,10 +106,13 @@ class TrainingStep:
         """Return the pass whose buffers a step on so many samples uses."""
         return self.network.pass_for(samples, input_gradient=False, fused=True)
 
-    def packed_targets(self, part: Part, chosen: np.ndarray) -> np.ndarray:
-        """Return the targets of a worker's samples in lane layout."""
-        mine = self.feed.targets[chosen[part.first_sample : part.first_sample + part.samples]]
-        return self.loss.pack_target(mine, part.blocks, self.network.dtype)
+    def pack_targets(self, plan: _Plan, chosen: np.ndarray) -> None:
+        """Put the targets of a mini-batch in lane layout where the plan has them."""
+        packed = self.loss.pack_target(self.feed.targets[chosen], len(plan.lanes) // LANES, self.network.dtype)
+        if plan.targets is None:
+            plan.targets = packed
+        else:
+            plan.targets[...] = packed
 
     def _work(self, rank: int, current: Pass, plan: _Plan) -> None:
         """Do one worker's part of a step: piece by piece the first time, then as a program."""
@@ -134,19 +140,20 @@ class TrainingStep:
             yield from finish
             yield wait
         yield True, partial(current.reduce_gradients, stretch)
-        yield False, partial(self.optimizer.update_stretch, STATE_NAME, network.theta, network.dL_dtheta, stretch)
+        yield True, partial(self.optimizer.update_stretch, STATE_NAME, network.theta, network.dL_dtheta, stretch)
 
     def judge(self, rank: int, current: Pass, plan: _Plan) -> Iterator[Piece]:
         """Yield what is done with the output: the loss and its gradient, and the predicted classes."""
         part = current.parts[rank]
         z, first = part.values[self.network.outputs[0].name], part.first_sample // LANES
-        yield False, partial(self._lose, rank, current, plan, z)
+        mine = slice(first, first + part.blocks)
+        into = part.seeds[0], self._losses[rank : rank + 1]
+        yield (
+            self.loss.kernels_alone,
+            lambda: self.loss.compute(z, plan.targets[mine], part.samples, current.samples, *into),
+        )
         if self.feed.labels is not None:
-            yield True, partial(predicted_classes, z, plan.predicted[first : first + part.blocks])
-
-    def _lose(self, rank: int, current: Pass, plan: _Plan, z: np.ndarray) -> None:
-        part = current.parts[rank]
-        self._losses[rank] = self.loss.on_lanes(z, plan.targets[rank], part.samples, current.samples, part.seeds[0])
+            yield True, partial(predicted_classes, z, plan.predicted[mine])
 
 
 class _Plan:
@@ -155,12 +162,13 @@ class _Plan:
     Attributes
     ----------
     made_for : tuple of object
-        The step with its data, optimiser and loss, and the workers' threads: with others, the programs are wrong.
+        The step with its data, optimiser, loss and the optimiser's arrays, and the workers' threads: with others, the
+        programs are wrong.
     lanes : array of shape (blocks * LANES,), int64
         The chosen sample of each lane, -1 behind the last.
     predicted : array of shape (blocks, LANES), int64
-    targets : list of (array or None)
-        Of each worker, packed.
+    targets : array, blocks first, or None
+        Packed, always in the same array.
     programs : dict of int to Program
         By rank.
     """
@@ -168,8 +176,13 @@ class _Plan:
     def __init__(self, made_for: tuple[object, ...], lanes: np.ndarray):
         self.made_for, self.lanes = made_for, lanes
         self.predicted = np.empty((len(lanes) // LANES, LANES), dtype=np.int64)
-        self.targets: list[np.ndarray | None] = []
+        self.targets: np.ndarray | None = None
         self.programs: dict[int, Program] = {}
+
+
+def same_objects(some: Sequence[object], others: Sequence[object]) -> bool:
+    """Return whether these are the same objects, and not only equal ones."""
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 @dataclass

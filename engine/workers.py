@@ -2,8 +2,10 @@
 
 Floor 1. Single program, multiple data, with four verbs: ``rank``, ``size``, ``barrier`` and ``all_reduce_sum``. A
 program has ``meet`` for a barrier, which waits without Python: taking Python's lock in turns costs two workers more
-than the waiting itself. All sums over workers are taken in the order of their ranks, so that the same seed with the
-same number of workers gives the same bits. Compiled kernels release Python's lock, so the threads run side by side.
+than the waiting itself. For the same reason a worker that waits for the next run looks for it in a kernel, and, where
+that run is a program, does it there. All sums over workers are taken in the order of their ranks, so that the same seed
+with the same number of workers gives the same bits. Compiled kernels release Python's lock, so the threads run side by
+side.
 """
 
 from __future__ import annotations
@@ -12,15 +14,18 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
 
-from .backend import atomic_add, atomic_load, kernel
+from .backend import atomic_add, atomic_load, kernel, replay
 from .checks import require_positive_integers
+from .program import JOB, Program
 
 SPINS = 20_000  # looks at a counter before a waiting thread gives its core away: about 50 microseconds
+PYTHON = -1  # in place of the number of calls: the run is no program
+PATIENCE = 10 * SPINS  # of one with a core of its own that waits for the next run: Python has work between two steps
 
 
 class WorkerError(RuntimeError):
@@ -31,6 +36,43 @@ class WorkerError(RuntimeError):
 def _arrive(counter):
     """Add one and return the number of those who came before."""
     return atomic_add(counter, 1)
+
+
+@kernel
+def _start(started, asleep):
+    """Begin the next run and return how many workers are asleep, or about to be."""
+    atomic_add(started, 1)
+    return atomic_load(asleep)
+
+
+@kernel
+def _leave(counter):
+    """Subtract one."""
+    atomic_add(counter, -1)
+
+
+@kernel
+def _work(started, runs, spins, job, done, failed, finished):
+    """Wait for a run and, as long as runs are programs, do them; return the number of the first that is for Python.
+
+    Returns
+    -------
+    int
+        Below 0 when it has not begun within so many looks.
+    """
+    while True:
+        looks = 0
+        while atomic_load(started) < runs:
+            looks += 1
+            if looks == spins:
+                return -runs
+        if job[0] < 0:
+            return runs
+        done[0] = replay(job)
+        if done[0] < job[0]:
+            atomic_add(failed, 1)
+        atomic_add(finished, 1)
+        runs += 1
 
 
 @kernel
@@ -127,27 +169,39 @@ class Workers:
         with self._turn:
             self._run(function)
 
+    def run_programs(self, programs: Sequence[Program]) -> None:
+        """Run a program on every worker at once, without Python where they have no need of it; as ``run`` otherwise.
+
+        Parameters
+        ----------
+        programs : sequence of Program
+            One for each rank.
+        """
+        if self.size == 1 or any(program.job is None for program in programs):
+            self.run(lambda rank: programs[rank].run())
+            return
+        self._renew_after_a_fork()
+        with self._turn:
+            self._run(lambda rank: programs[rank].run(), programs)
+
     def _renew_after_a_fork(self) -> None:
         if self._process != os.getpid():  # a fork copies the memory but not the threads
             self._turn = threading.Lock()
             self._set_up()
 
-    def _run(self, function: Callable[[int], object]) -> None:
+    def _run(self, function: Callable[[int], object], programs: Sequence[Program] = ()) -> None:
         if self._in_the_middle:  # Ctrl-C broke off the last dispatch, and the counters may be out of step
             self._give_up()
         self._in_the_middle = True
         if not self._threads:
             self._start()
         crew = self._crew
-        crew.function = function
-        crew.failures.clear()
-        crew.arrivals[:], crew.failed[:] = 0, 0
-        crew.runs += 1
-        for lock in crew.wake[1:]:
-            lock.release()
-        _arrive(crew.started)
+        crew.prepare(function, programs)
+        if _start(crew.started, crew.asleep):
+            crew.wake_up()
         crew.call(0)
         crew.until(crew.finished, crew.runs * (self.size - 1), stop_on_failure=False)
+        crew.explain_failures(programs)
         crew.function = None
         self._in_the_middle = False
         if crew.failures:
@@ -224,9 +278,7 @@ class Workers:
                 break
             time.sleep(0.01)
         crew.is_left_behind = True
-        for lock in crew.wake[1:]:
-            with suppress(RuntimeError):  # it is open already
-                lock.release()
+        crew.wake_up()
         self._set_up()
 
     def _start(self) -> None:
@@ -238,15 +290,20 @@ class Workers:
             thread.start()
 
     def _serve(self, rank: int, crew: _Crew) -> None:
-        self._own.crew, runs = crew, 0
+        self._own.crew, runs = crew, 1
+        patience = PATIENCE if self.can_meet else SPINS
+        counters = crew.jobs[rank], crew.done[rank], crew.failed, crew.finished
         while True:
-            runs += 1
-            _wait(crew.started, runs, SPINS)  # the next step usually follows at once
-            crew.wake[rank].acquire()
+            found = _work(crew.started, runs, patience, *counters)
+            runs = abs(found)
+            if found < 0:
+                crew.sleep(rank, runs)
             if crew.is_left_behind:
                 return
-            crew.call(rank)
-            _arrive(crew.finished)
+            if found > 0:
+                crew.call(rank)
+                _arrive(crew.finished)
+                runs += 1
 
 
 class _Crew:
@@ -256,6 +313,8 @@ class _Crew:
         self.arrivals = np.zeros((size + 1, 16), dtype=np.int64)  # for teams of every size, a cache line of its own
         self.started, self.finished = np.zeros(16, dtype=np.int64), np.zeros(16, dtype=np.int64)
         self.failed = np.zeros(16, dtype=np.int64)  # the first is not 0 when somebody has failed
+        self.asleep = np.zeros(16, dtype=np.int64)  # how many are, or are about to be
+        self.jobs, self.done = np.zeros((size, JOB), dtype=np.int64), np.zeros((size, 1), dtype=np.int64)
         self.runs, self.is_left_behind = 0, False
         self.function: Callable[[int], object] | None = None
         self.failures: list[BaseException] = []
@@ -263,6 +322,36 @@ class _Crew:
         self.wake = [threading.Lock() for _ in range(size)]
         for lock in self.wake:
             lock.acquire()
+
+    def prepare(self, function: Callable[[int], object], programs: Sequence[Program]) -> None:
+        self.function = function
+        self.failures.clear()
+        self.arrivals[:], self.failed[:] = 0, 0
+        self.runs += 1
+        self.jobs[:, 0] = PYTHON
+        for job, program in zip(self.jobs, programs, strict=False):
+            job[:] = program.job
+
+    def explain_failures(self, programs: Sequence[Program]) -> None:
+        """Find out why programs of the other workers broke off."""
+        for rank, program in list(enumerate(programs))[1:]:
+            if self.done[rank, 0] < program.job[0]:
+                try:
+                    program.explain(self.done[rank, 0])
+                except BaseException as failure:  # raised by run
+                    self.failures.append(failure)
+
+    def wake_up(self) -> None:
+        for lock in self.wake[1:]:
+            with suppress(RuntimeError):  # it is open already, and whoever comes to sleep looks around once more
+                lock.release()
+
+    def sleep(self, rank: int, runs: int) -> None:
+        """Sleep until somebody calls ``wake_up``, who looks at ``asleep`` after the start of a run."""
+        _arrive(self.asleep)
+        if not _wait(self.started, runs, 1):  # it may have begun before the starter could see that
+            self.wake[rank].acquire()
+        _leave(self.asleep)
 
     def call(self, rank: int) -> None:
         try:

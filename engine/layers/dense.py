@@ -92,7 +92,7 @@ def dense_forward_one(x, W, b, one, z):
 
 @kernel(short_loops=True)
 def copy_columns(W, j, columns):
-    """Copy STRIP columns of W from j on to columns (tiles, I, TILE_ROWS), so that a tile reads its TILE_ROWS numbers in order."""
+    """Copy STRIP columns of W from j on to columns (tiles, I, TILE_ROWS), where a tile reads its numbers in order."""
     I, J = W.shape
     tiles = columns.shape[0]
     some = registers((TILE_ROWS,), TILE_ROWS, W)

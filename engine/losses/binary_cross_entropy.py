@@ -201,14 +201,15 @@ class BinaryCrossEntropy(Loss):
         """Return where a probability lies between 0 and 1, beyond which a logarithm ends; None for logits."""
         return None if self.logits else (z > 0) & (z < 1)
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
         """Compute the summed loss and its gradient."""
         flat = (len(z), -1, LANES)
         function = binary_cross_entropy_of_logits if self.logits else binary_cross_entropy
-        L = function(z.reshape(flat), target.reshape(flat), samples, z.dtype.type(N), dL_dz.reshape(flat))
-        if not (self.logits or L >= 0):
+        L[0] = function(z.reshape(flat), target.reshape(flat), samples, z.dtype.type(N), dL_dz.reshape(flat))
+        if not (self.logits or L[0] >= 0):
             check_probabilities(self, z, REMEDY)
-        return L
 
     def check_output(self, z: np.ndarray) -> None:
         """Raise a ConfigurationError when an output is no probability."""

@@ -116,12 +116,13 @@ class CrossEntropy(Loss):
         """Return where a probability is above 0; the logarithm ends there."""
         return z > 0
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
         """Compute the summed loss and its gradient."""
-        L = cross_entropy(z, target, samples, z.dtype.type(N), dL_dz)
-        if not L >= 0:
+        L[0] = cross_entropy(z, target, samples, z.dtype.type(N), dL_dz)
+        if not L[0] >= 0:
             check_probabilities(self, z, REMEDY)
-        return L
 
     def check_output(self, z: np.ndarray) -> None:
         """Raise a ConfigurationError when an output is no probability."""

@@ -168,10 +168,12 @@ class Hinge(Loss):
         right = z[np.arange(len(z)), target][:, None]
         return (self.margin - right + z > 0) & (np.arange(z.shape[1]) != target[:, None])
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
         """Compute the summed loss and its gradient."""
         function = hinge_of_one_score if z.shape[1] == 1 else hinge
-        return function(z, target, samples, z.dtype.type(N), z.dtype.type(self.margin), dL_dz)
+        L[0] = function(z, target, samples, z.dtype.type(N), z.dtype.type(self.margin), dL_dz)
 
     def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
         """Compute the losses and their gradient."""

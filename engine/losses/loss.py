@@ -24,10 +24,13 @@ class Loss:
     ----------
     derivation : module
         The module of ``handgrad.derivations`` whose equations the loss computes.
+    kernels_alone : bool
+        Whether ``compute`` does nothing but call kernels, always with the same numbers: see ``Program``.
     """
 
     kind: ClassVar[str]
     derivation: ClassVar[ModuleType]
+    kernels_alone: ClassVar[bool] = False
 
     def literal_options(self) -> dict[str, object]:
         """Return the hyper-parameters as the keyword arguments of the derivation's literal code."""
@@ -105,8 +108,10 @@ class Loss:
         """Return a checked target in lane layout."""
         raise NotImplementedError
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
-        """Fill dL/dz for the first ``samples`` lanes, zeros behind them, and return the sum of their losses.
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
+        """Fill dL/dz for the first ``samples`` lanes, zeros behind them, and L with the sum of their losses.
 
         Parameters
         ----------
@@ -117,8 +122,15 @@ class Loss:
             Lanes of this share that hold samples.
         N : int
             Samples of the whole mini-batch, over which the loss averages.
+        L : numpy.ndarray of shape (1,), float64
         """
         raise NotImplementedError
+
+    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+        """Fill dL/dz and return the sum of the losses; parameters as of ``compute``."""
+        L = np.zeros(1)
+        self.compute(z, target, samples, N, dL_dz, L)
+        return float(L[0])
 
     def check_output(self, z: np.ndarray) -> None:
         """Raise a ConfigurationError where an output (N, ...) is none for this loss; its kernels do not check."""

@@ -19,11 +19,14 @@ def sign(residual, one):
 
 
 @kernel
-def mean_absolute_error(p, target, samples, N, dL_dp):
-    """Return the sum over the samples of Σ |p - t| / K; fill dL/dp = sign(p - t) / (N K); all (blocks, K, LANES)."""
+def mean_absolute_error(p, target, samples, N, dL_dp, L):
+    """Fill L with the sum over the samples of Σ |p - t| / K, and dL/dp = sign(p - t) / (N K).
+
+    All (blocks, K, LANES).
+    """
     blocks, K, lanes = p.shape
     size, one = p.dtype.type(K), p.dtype.type(1)
-    NK = N * size
+    NK = p.dtype.type(N) * size
     loss = 0.0
     for n in range(blocks):
         for k in range(K):
@@ -34,7 +37,7 @@ def mean_absolute_error(p, target, samples, N, dL_dp):
                     dL_dp[n, k, v] = sign(residual, one) / NK  # (mean_absolute_error.3)
                 else:
                     dL_dp[n, k, v] = 0
-    return loss
+    L[0] = loss
 
 
 @cuda_kernel
@@ -81,16 +84,18 @@ class MeanAbsoluteError(LossOfValues):
 
     kind = "mean_absolute_error"
     derivation = derivation
+    kernels_alone = True
 
     def decisions(self, z: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Return where the prediction is above its target."""
         return z > target
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
         """Compute the summed loss and its gradient."""
         flat = (len(z), -1, LANES)
-        number = z.dtype.type(N)
-        return mean_absolute_error(z.reshape(flat), target.reshape(flat), samples, number, dL_dz.reshape(flat))
+        mean_absolute_error(z.reshape(flat), target.reshape(flat), samples, N, dL_dz.reshape(flat), L)
 
     def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
         """Compute the losses and their gradient."""

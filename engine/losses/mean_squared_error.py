@@ -11,11 +11,11 @@ from .loss import LossOfValues
 
 
 @kernel
-def mean_squared_error(p, target, samples, N, dL_dp):
-    """Return the sum over the samples of Σ (p - l)² / K; fill dL/dp = 2 (p - l) / (N K); all (blocks, K, LANES)."""
+def mean_squared_error(p, target, samples, N, dL_dp, L):
+    """Fill L with the sum over the samples of Σ (p - l)² / K, and dL/dp = 2 (p - l) / (N K); all (blocks, K, LANES)."""
     blocks, K, lanes = p.shape
     size = p.dtype.type(K)
-    NK = N * size
+    NK = p.dtype.type(N) * size
     two = p.dtype.type(2)
     loss = 0.0
     for n in range(blocks):
@@ -27,7 +27,7 @@ def mean_squared_error(p, target, samples, N, dL_dp):
                     dL_dp[n, k, v] = two * residual / NK  # (mean_squared_error.2)
                 else:
                     dL_dp[n, k, v] = 0
-    return loss
+    L[0] = loss
 
 
 @cuda_kernel
@@ -69,12 +69,14 @@ class MeanSquaredError(LossOfValues):
 
     kind = "mean_squared_error"
     derivation = derivation
+    kernels_alone = True
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
         """Compute the summed loss and its gradient."""
         flat = (len(z), -1, LANES)
-        number = z.dtype.type(N)
-        return mean_squared_error(z.reshape(flat), target.reshape(flat), samples, number, dL_dz.reshape(flat))
+        mean_squared_error(z.reshape(flat), target.reshape(flat), samples, N, dL_dz.reshape(flat), L)
 
     def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
         """Compute the losses and their gradient."""

@@ -12,10 +12,10 @@ from .loss import LossOfValues
 
 
 @kernel
-def perceptron(a, target, samples, N, dL_da):
-    """Return the sum over the samples of Σ (a - t)² / 2; fill dL/da = (a - t) / N; all (blocks, K, LANES)."""
+def perceptron(a, target, samples, N, dL_da, L):
+    """Fill L with the sum over the samples of Σ (a - t)² / 2; fill dL/da = (a - t) / N; all (blocks, K, LANES)."""
     blocks, K, lanes = a.shape
-    zero, two = a.dtype.type(0), a.dtype.type(2)
+    zero, two, number = a.dtype.type(0), a.dtype.type(2), a.dtype.type(N)
     loss = 0.0
     for n in range(blocks):
         for k in range(K):
@@ -23,10 +23,10 @@ def perceptron(a, target, samples, N, dL_da):
                 if n * lanes + v < samples:
                     residual = a[n, k, v] - target[n, k, v]
                     loss += residual * residual / two  # (perceptron.1)
-                    dL_da[n, k, v] = residual / N  # (perceptron.2)
+                    dL_da[n, k, v] = residual / number  # (perceptron.2)
                 else:
                     dL_da[n, k, v] = zero
-    return loss
+    L[0] = loss
 
 
 @cuda_kernel
@@ -76,6 +76,7 @@ class Perceptron(LossOfValues):
 
     kind = "perceptron"
     derivation = derivation
+    kernels_alone = True
 
     def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
         """Return the target, of the output's shape and 0 or 1; integer labels become one-hot rows."""
@@ -85,11 +86,12 @@ class Perceptron(LossOfValues):
             raise ShapeError(f"{type(self).__name__}: target", got=str(target[~right][0]), expected="0 or 1")
         return target
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
         """Compute the summed loss and its gradient."""
         flat = (len(z), -1, LANES)
-        number = z.dtype.type(N)
-        return perceptron(z.reshape(flat), target.reshape(flat), samples, number, dL_dz.reshape(flat))
+        perceptron(z.reshape(flat), target.reshape(flat), samples, N, dL_dz.reshape(flat), L)
 
     def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
         """Compute the losses and their gradient."""

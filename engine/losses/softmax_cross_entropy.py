@@ -13,13 +13,13 @@ from .loss import Loss, check_labels, pack_labels
 
 
 @kernel
-def softmax_cross_entropy(z, label, samples, N, dL_dz):
-    """Return Σ over the samples of log Σ_k exp(z[k] - m) + m - z[label], m the largest z; fill dL/dz = (p - t) / N.
+def softmax_cross_entropy(z, label, samples, N, dL_dz, L):
+    """Fill L with Σ over the samples of log Σ_k exp(z[k] - m) + m - z[label], m the largest z, and dL/dz = (p - t) / N.
 
     z and dL_dz (blocks, K, LANES), label (blocks, LANES).
     """
     blocks, K, lanes = z.shape
-    zero, one = z.dtype.type(0), z.dtype.type(1)
+    zero, one, number = z.dtype.type(0), z.dtype.type(1), z.dtype.type(N)
     loss = 0.0
     for n in range(blocks):
         for v in range(lanes):
@@ -40,8 +40,8 @@ def softmax_cross_entropy(z, label, samples, N, dL_dz):
             loss += math.log(total) - below  # (softmax_cross_entropy.1)
             for k in range(K):
                 t = one if k == label[n, v] else zero
-                dL_dz[n, k, v] = (dL_dz[n, k, v] / total - t) / N  # (softmax_cross_entropy.5)
-    return loss
+                dL_dz[n, k, v] = (dL_dz[n, k, v] / total - t) / number  # (softmax_cross_entropy.5)
+    L[0] = loss
 
 
 @cuda_kernel
@@ -92,6 +92,7 @@ class SoftmaxCrossEntropy(Loss):
 
     kind = "softmax_cross_entropy"
     derivation = derivation
+    kernels_alone = True
 
     def check_target(self, target: np.ndarray, z_shape: tuple[int, ...]) -> np.ndarray:
         """Return integer labels (N,) from labels or one-hot rows."""
@@ -101,9 +102,11 @@ class SoftmaxCrossEntropy(Loss):
         """Return labels as (blocks, LANES)."""
         return pack_labels(target, blocks)
 
-    def on_lanes(self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray) -> float:
+    def compute(
+        self, z: np.ndarray, target: np.ndarray, samples: int, N: int, dL_dz: np.ndarray, L: np.ndarray
+    ) -> None:
         """Compute the summed loss and (p - t) / N."""
-        return softmax_cross_entropy(z, target, samples, z.dtype.type(N), dL_dz)
+        softmax_cross_entropy(z, target, samples, N, dL_dz, L)
 
     def on_cuda(self, z, target, samples: int, N: int, dL_dz, losses) -> None:
         """Compute the losses and (p - t) / N."""

@@ -15,7 +15,8 @@ from .optimizer import Optimizer, fraction, positive_number
 @kernel
 def adam_update(theta, g, m, v, constants):
     """One step of Adam; constants are those of ``Adam.constants``."""
-    rate, beta1, beta2, rest1, rest2, eps, correction1, correction2 = constants  # rest = 1 - beta
+    rate, beta1, beta2, rest1 = constants[0], constants[1], constants[2], constants[3]  # rest = 1 - beta
+    rest2, eps, correction1, correction2 = constants[4], constants[5], constants[6], constants[7]
     for k in range(theta.size):
         m[k] = beta1 * m[k] + rest1 * g[k]  # (adam.1)
         v[k] = beta2 * v[k] + rest2 * g[k] * g[k]  # (adam.2)
@@ -76,8 +77,7 @@ class Adam(Optimizer):
     def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
         """Apply (adam.1) to (adam.5) to a stretch."""
         m, v = self.state[name]["m"], self.state[name]["v"]
-        constants = self.constants(name, theta.dtype.type)
-        adam_update(theta[stretch], g[stretch], m[stretch], v[stretch], constants)
+        adam_update(theta[stretch], g[stretch], m[stretch], v[stretch], self.current[name])
 
     def update_cuda(self, theta, g, state: dict, constants) -> None:
         """Apply (adam.1) to (adam.5)."""

@@ -11,8 +11,9 @@ from .optimizer import Optimizer, fraction
 
 
 @kernel
-def momentum_update(theta, g, v, learning_rate, momentum):
-    """v = μ v + g, then θ = θ - α v."""
+def momentum_update(theta, g, v, constants):
+    """v = μ v + g, then θ = θ - α v; constants are those of ``Momentum.constants``."""
+    learning_rate, momentum = constants[0], constants[1]
     for k in range(theta.size):
         v[k] = momentum * v[k] + g[k]  # (momentum.1)
         theta[k] = theta[k] - learning_rate * v[k]  # (momentum.2)
@@ -59,7 +60,7 @@ class Momentum(Optimizer):
     def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
         """Apply (momentum.1) and (momentum.2) to a stretch."""
         v = self.state[name]["v"]
-        momentum_update(theta[stretch], g[stretch], v[stretch], *self.constants(name, theta.dtype.type))
+        momentum_update(theta[stretch], g[stretch], v[stretch], self.current[name])
 
     def update_cuda(self, theta, g, state: dict, constants) -> None:
         """Apply (momentum.1) and (momentum.2)."""

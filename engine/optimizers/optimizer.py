@@ -30,6 +30,8 @@ class Optimizer:
         For each name that was updated, the arrays that the optimiser keeps beside the parameter.
     steps : dict of str to int
         For each name, how often it was updated.
+    current : dict of str to numpy.ndarray
+        For each name, the constants of its current step, always in the same array.
     """
 
     kind: ClassVar[str]
@@ -40,6 +42,7 @@ class Optimizer:
         self.learning_rate = positive_number(type(self).__name__, "learning_rate", learning_rate)
         self.state: dict[str, dict[str, np.ndarray]] = {}
         self.steps: dict[str, int] = {}
+        self.current: dict[str, np.ndarray] = {}
 
     def update(self, name: str, parameter: np.ndarray, gradient: np.ndarray) -> None:
         """Move one parameter array in place.
@@ -81,7 +84,7 @@ class Optimizer:
         self.update(STATE_NAME, network.theta, network.dL_dtheta)
 
     def begin_step(self, name: str, theta: np.ndarray) -> None:
-        """Count one step of a parameter and make its state when it is new."""
+        """Count one step of a parameter, make its state when it is new, and get its constants ready."""
         if name not in self.state:
             self.state[name] = {part: np.zeros_like(theta) for part in self.state_names}
             self.steps[name] = 0
@@ -93,11 +96,16 @@ class Optimizer:
                     expected=f"{part.size} {part.dtype}, as in the step before",
                 )
         self.steps[name] += 1
+        constants = self.constants(name, theta.dtype.type)
+        if name not in self.current or self.current[name].dtype != theta.dtype:
+            self.current[name] = np.zeros(len(constants), theta.dtype)
+        self.current[name][:] = constants
 
     def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
-        """Move ``theta[stretch]``, flat; ``begin_step`` has been called for this step.
+        """Move ``theta[stretch]``, flat, by a kernel that gets its numbers from ``current``.
 
-        Workers call it at the same time for stretches that do not overlap.
+        ``begin_step`` has been called for this step. Workers call it at the same time for stretches that do not
+        overlap.
         """
         raise NotImplementedError
 

@@ -11,8 +11,9 @@ from .optimizer import Optimizer
 
 
 @kernel
-def sgd_update(theta, g, learning_rate):
-    """θ = θ - α g."""
+def sgd_update(theta, g, constants):
+    """θ = θ - α g; constants are those of ``SGD.constants``."""
+    learning_rate = constants[0]
     for k in range(theta.size):
         theta[k] = theta[k] - learning_rate * g[k]  # (sgd.1)
 
@@ -46,7 +47,7 @@ class SGD(Optimizer):
 
     def update_stretch(self, name: str, theta: np.ndarray, g: np.ndarray, stretch: slice) -> None:
         """Apply (sgd.1) to a stretch."""
-        sgd_update(theta[stretch], g[stretch], *self.constants(name, theta.dtype.type))
+        sgd_update(theta[stretch], g[stretch], self.current[name])
 
     def update_cuda(self, theta, g, state: dict, constants) -> None:
         """Apply (sgd.1)."""

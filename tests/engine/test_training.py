@@ -197,17 +197,18 @@ def test_steps_of_two_data_sets_take_turns_with_one_network(close):
 @pytest.mark.parametrize("recorded", [False, True])
 def test_parameters_stay_when_a_worker_fails_in_the_middle_of_a_step(monkeypatch, recorded):
     run = training(threads=2, dtype="float64")
-    step, before = TrainingStep(run.network, run.loss, SGD(0.1), run.train), run.loss.on_lanes
+    step, before = TrainingStep(run.network, run.loss, SGD(0.1), run.train), run.loss.compute
+    monkeypatch.setattr(type(run.loss), "kernels_alone", False)  # called in every step
     if recorded:
         step(np.arange(37))
     theta = run.network.theta.copy()
 
-    def fails_once(z, target, samples, N, dL_dz):
+    def fails_once(z, target, samples, N, dL_dz, L):
         if samples < 20:  # the second worker's
             raise ZeroDivisionError("in the loss")
-        return before(z, target, samples, N, dL_dz)
+        return before(z, target, samples, N, dL_dz, L)
 
-    monkeypatch.setattr(run.loss, "on_lanes", fails_once)
+    monkeypatch.setattr(run.loss, "compute", fails_once)
     with pytest.raises(ZeroDivisionError, match="in the loss"):
         step(np.arange(37))
     assert (run.network.theta == theta).all()

@@ -12,10 +12,21 @@ import numpy as np
 import pytest
 
 from handgrad.engine import Dense, Input, Network
+from handgrad.engine.arrays import add_into
+from handgrad.engine.backend import kernel
 from handgrad.engine.checks import ConfigurationError
+from handgrad.engine.program import Program
 from handgrad.engine.workers import WorkerError, Workers, available_cores
 
 every_size = pytest.mark.parametrize("size", [1, 2, 3, 4])
+
+
+@kernel
+def add_one_below(total, limit):
+    """Add 1, or fail."""
+    if total[0] >= limit[0]:
+        raise ValueError("at the limit")
+    total[0] += 1
 
 
 @pytest.fixture(autouse=True)
@@ -330,3 +341,73 @@ def interrupt_once(monkeypatch, workers, name):
         return method(workers, *arguments, **options)
 
     monkeypatch.setattr(workers, name, interrupt)
+
+
+@every_size
+@pytest.mark.parametrize("pause", [0.0, 0.01])
+def test_programs_run_on_every_worker_whether_it_waits_or_sleeps(size, pause):
+    """A function in between comes in its turn, too."""
+    workers, totals, one = Workers(size), np.zeros((size, 4)), np.ones(4)
+    programs = [Program.of([(True, lambda rank=rank: add_into(totals[rank], one))]) for rank in range(size)]
+    for k in range(20):
+        workers.run_programs(programs)
+        assert (totals == 2 + 2 * k).all()
+        time.sleep(pause)
+        workers.run(lambda rank: add_into(totals[rank], one))
+
+
+def test_programs_with_python_in_them_run_in_python():
+    workers, ranks, total = Workers(2), [], np.zeros(1)
+    pieces = [(True, lambda: add_into(total, np.ones(1))), (False, lambda: ranks.append(threading.current_thread()))]
+    programs = [Program.of(pieces), Program()]
+    assert programs[0].job is None and programs[1].job[0] == 0
+    for _ in range(3):
+        workers.run_programs(programs)
+    assert total[0] == 4 and ranks == [threading.main_thread()] * 4
+    workers.run_programs(programs[::-1])
+    assert total[0] == 5 and ranks[-1] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_in_a_program_is_raised_and_frees_those_who_meet(failing):
+    workers = Workers(2)
+    totals, limits, programs = np.zeros((2, 1)), np.full((2, 1), 100.0), [None, None]
+
+    def note(rank):
+        pieces = [(True, lambda: add_one_below(totals[rank], limits[rank])), (True, workers.meet)]
+        programs[rank] = Program.of([*pieces, (True, lambda: add_one_below(totals[rank], limits[rank]))])
+
+    workers.run(note)
+    limits[failing] = 2
+    with pytest.raises(ValueError, match="at the limit"):
+        workers.run_programs(programs)
+    assert totals[failing] == 2 and totals[1 - failing] in (2, 3), "the other one is stopped where it waits"
+    limits[:] = 100
+    before = totals.copy()
+    for k in range(3):
+        workers.run_programs(programs)
+        assert (totals == before + 2 + 2 * k).all()
+
+
+def test_an_interrupt_in_the_middle_of_a_program_leaves_the_others_behind(monkeypatch):
+    """The caller never comes to the meeting; who waits there in a kernel goes home, and later programs have new ones."""
+    workers, total = Workers(2), np.zeros(1)
+
+    def note(programs):
+        def work(rank):
+            programs[rank] = Program.of([(True, workers.meet)])
+
+        workers.run(work)
+        return [programs[rank] for rank in range(2)]
+
+    programs = note({})
+    crew, threads = workers.crew, workers._threads
+    interrupt_once(monkeypatch, crew, "call")
+    with pytest.raises(KeyboardInterrupt):
+        workers.run_programs(programs)
+    assert workers.crew is not crew
+    threads[0].join(timeout=10)
+    assert not threads[0].is_alive()
+    workers.run_programs(note({}))
+    workers.run(lambda rank: rank and add_into(total, np.ones(1)))
+    assert total[0] == 1
