@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ..engine.losses.softmax_cross_entropy import SoftmaxCrossEntropy
 from ..engine.network import Network
 from ..engine.optimizers.sgd import SGD
 from ..engine.passes import Pass
-from ..engine.program import Piece
+from ..engine.program import Piece, Program
 from ..engine.training import TrainingStep
 from .memory import held_bytes, temporary_bytes
 from .nets import NETS, graph
@@ -48,7 +49,7 @@ class Handgrad(Runner):
         self._order = rng.permutation(BATCHES * batch)
         self.training = (StepWithInput if self._with_input else TrainingStep)(self.network, loss, SGD(0.01), feed)
         self._one = rng.normal(size=(1, *net.shape)).astype(np.float32)
-        self._targets: list[np.ndarray] = []
+        self._losses: list[Program] = []
 
     def step(self) -> None:
         """Train on the next mini-batch."""
@@ -64,30 +65,33 @@ class Handgrad(Runner):
         """Compute the outputs of a mini-batch that is already packed."""
         current = self.current()
         current.prepare(training=False, draw=0)
-        current.run(current.forward)
+        current.run_all("forward")
 
     def backward_seconds(self) -> float:
         """Run both passes; the loss, whose value and gradient are one kernel, is counted with the backward pass."""
-        current, loss, targets = self.current(), self.training.loss, self.training.feed.targets
+        current = self.current()
         current.allocate_gradients()
-        if not self._targets and not self._with_input:
-            self._targets = [
-                loss.pack_target(targets[p.first_sample : p.first_sample + p.samples], p.blocks, self.network.dtype)
-                for p in current.active
-            ]
         current.prepare(training=True, draw=0)
-        current.run(current.forward)
+        current.run_all("forward")
         start = time.perf_counter()
-        current.run(self._backward)
+        if not self._with_input:
+            self.network.workers.run_programs(self._losses or self._make_losses(current))
+        current.run_all("backward")
         current.collect_gradients()
         return time.perf_counter() - start
 
-    def _backward(self, part) -> None:
-        current, network = self.current(), self.network
-        if not self._with_input:
-            z, target = part.values[network.outputs[0].name], self._targets[current.active.index(part)]
-            self.training.loss.on_lanes(z, target, part.samples, current.samples, part.seeds[0])
-        current.backward(part)
+    def _make_losses(self, current: Pass) -> list[Program]:
+        """Return what each worker does between the two passes."""
+        loss, targets, dtype = self.training.loss, self.training.feed.targets, self.network.dtype
+        for part in current.parts:
+            program = Program()
+            if part is not None:
+                mine = targets[part.first_sample : part.first_sample + part.samples]
+                z, target = part.values[self.network.outputs[0].name], loss.pack_target(mine, part.blocks, dtype)
+                arguments = z, target, part.samples, current.samples, part.seeds[0], np.zeros(1)
+                program.add_kernels(partial(loss.compute, *arguments))
+            self._losses.append(program)
+        return self._losses
 
     def classify_one(self) -> None:
         """Compute the outputs of one sample, layout and checks included."""

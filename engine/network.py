@@ -271,7 +271,7 @@ class Network:
             current.load(node.name, array)
         current.prepare(training, self.draw)
         self.upload()
-        current.run(current.forward)
+        current.run_all("forward")
         self.download(statistics=training)
         current.is_complete = False
         self.last_pass = current
@@ -314,7 +314,7 @@ class Network:
         current.allocate_gradients()
         for position, array in enumerate(arrays):
             current.load_seed(position, array)
-        current.run(current.backward)
+        current.run_all("backward")
         current.collect_gradients()
         self.download(gradients=True)
         current.is_complete = True

@@ -321,6 +321,23 @@ class Pass:
         else:
             self.network.workers.run(lambda rank: self.parts[rank] is not None and function(self.parts[rank]))
 
+    def run_all(self, which: str) -> None:
+        """Do "forward", "backward" or "finish" for every worker's part at the same time, without Python from then on.
+
+        Programs are made by the first one; see ``Workers.run_programs``.
+        """
+        programs, key = [None], self._key(which)
+        if len(self.active) > 1:
+            programs = [Program() if part is None else part.programs.get(key) for part in self.parts]
+        if None in programs:
+            self.run(getattr(self, which))
+        else:
+            self.network.workers.run_programs(programs)
+
+    def _key(self, which: str) -> str:
+        """Return the name of a program; what is done in training and what otherwise may differ."""
+        return f"{which} in training" if self._is_training else which
+
     def forward(self, part: Part) -> None:
         """Run the layers in topological order."""
         self._run(part, "forward", self._forward_steps)
@@ -330,12 +347,12 @@ class Pass:
             yield layer, partial(self.machine.forward, layer, part.shares[name])
 
     def _run(self, part: Part, which: str, steps: Callable[[Part], Iterator[Step]]) -> None:
-        """Run the steps as a program; what is done in training and what otherwise may differ."""
+        """Run the steps, as a program from the second time on."""
         if not self.as_programs:
             for _, work in steps(part):
                 work()
             return
-        key = f"{which} in training" if self._is_training else which
+        key = self._key(which)
         if key in part.programs:
             part.programs[key].run()
             return
@@ -382,7 +399,7 @@ class Pass:
     def collect_gradients(self) -> None:
         """Do what is left to do after the backward passes of all workers."""
         if self.finishes:
-            self.run(self.finish)
+            self.run_all("finish")
         self.reduce_gradients()
 
     def reduce_gradients(self, stretch: slice = slice(None)) -> None:
