@@ -77,7 +77,7 @@ class Handgrad(Runner):
         if not self._with_input:
             self.network.workers.run_programs(self._losses or self._make_losses(current))
         current.run_all("backward")
-        current.collect_gradients()
+        current.reduce_gradients()
         return time.perf_counter() - start
 
     def _make_losses(self, current: Pass) -> list[Program]:

@@ -315,7 +315,7 @@ class Network:
         for position, array in enumerate(arrays):
             current.load_seed(position, array)
         current.run_all("backward")
-        current.collect_gradients()
+        current.reduce_gradients()
         self.download(gradients=True)
         current.is_complete = True
         dL_dx = [current.gradient(node.name) for node in self.inputs]

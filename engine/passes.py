@@ -22,13 +22,10 @@ if TYPE_CHECKING:
     from .graph import Node
     from .network import Network
 
-Step = tuple[Layer | None, Callable[[], None]]
 
-
-def as_pieces(steps: Iterator[Step]) -> Iterator[Piece]:
-    """Say of each step whether it only calls kernels, always the same on the same arrays."""
-    for layer, work in steps:
-        yield layer is None or layer.states("kernels_alone"), work
+def piece(layer: Layer, work: Callable[[], None]) -> Piece:
+    """Say of some work of a layer whether it only calls kernels, always the same on the same arrays."""
+    return layer.states("kernels_alone"), work
 
 
 class Part:
@@ -61,7 +58,7 @@ class Part:
     seeds : dict of int to numpy.ndarray
         Upstream gradient of each output, by position.
     programs : dict of str to Program
-        What the forward pass, the backward pass and the finish do, once they have been run.
+        What the forward pass and the backward pass do, once they have been run.
     draws : array of uint64
         On a GPU: the ``draw`` of every layer that takes random numbers, in topological order.
     own_gradients : dict of str to numpy.ndarray
@@ -147,11 +144,13 @@ class Pass:
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
             bounds = [min(rank, blocks) for rank in range(size + 1)]
+        workspace = Workspace(machine)
         common = {
-            name: {key: machine.put(array) for key, array in self._common_scratch(node, blocks).items()}
+            name: workspace.put(self._common_scratch(node, blocks), node.layer.states("passing") or {})
             for name, node in network.nodes.items()
             if node.layer is not None
         }
+        workspace.divide()
         self.parts = [
             Part(network, machine, rank, bounds, samples, self.joined, common)
             if bounds[rank + 1] > bounds[rank]
@@ -165,10 +164,6 @@ class Pass:
         self._wanted = self._nodes_that_need_gradients(input_gradient)
         # what the training step that used this pass last remembers with it
         self.training_plan: object = None
-        # whether there is a layer that has something to do after everybody's backward pass
-        self.finishes = not machine.is_gpu and any(
-            layer.finishes and name in self._wanted for name, layer in self.steps
-        )
         self._has_gradients = self._is_training = False
         # whether steps that have been run are run again without Python in between
         self.as_programs = not machine.is_gpu
@@ -177,7 +172,9 @@ class Pass:
     def _common_scratch(self, node: Node, blocks: int) -> dict[str, np.ndarray]:
         """Return what a layer needs for all of the mini-batch; it is for backward passes alone."""
         shapes = tuple(source.shape for source in node.inputs)
-        return {} if self.is_one else node.layer.common_scratch(shapes, blocks, self.network.dtype)
+        return (
+            {} if self.is_one or self.machine.is_gpu else node.layer.common_scratch(shapes, blocks, self.network.dtype)
+        )
 
     def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
         wanted: set[str] = set()
@@ -322,7 +319,7 @@ class Pass:
             self.network.workers.run(lambda rank: self.parts[rank] is not None and function(self.parts[rank]))
 
     def run_all(self, which: str) -> None:
-        """Do "forward", "backward" or "finish" for every worker's part at the same time, without Python from then on.
+        """Do "forward" or "backward" for every worker's part at the same time, without Python from then on.
 
         Programs are made by the first one; see ``Workers.run_programs``.
         """
@@ -340,42 +337,57 @@ class Pass:
 
     def forward(self, part: Part) -> None:
         """Run the layers in topological order."""
-        self._run(part, "forward", self._forward_steps)
+        self._run(part, "forward", self._forward_pieces)
 
-    def _forward_steps(self, part: Part) -> Iterator[Step]:
+    def _forward_pieces(self, part: Part) -> Iterator[Piece]:
         for name, layer in self.steps:
-            yield layer, partial(self.machine.forward, layer, part.shares[name])
+            yield piece(layer, partial(self.machine.forward, layer, part.shares[name]))
 
-    def _run(self, part: Part, which: str, steps: Callable[[Part], Iterator[Step]]) -> None:
+    def _run(self, part: Part, which: str, pieces: Callable[[Part], Iterator[Piece]]) -> None:
         """Run the steps, as a program from the second time on."""
         if not self.as_programs:
-            for _, work in steps(part):
+            for _, work in pieces(part):
                 work()
             return
         key = self._key(which)
         if key in part.programs:
             part.programs[key].run()
             return
-        part.programs[key] = Program.of(as_pieces(steps(part)))
+        part.programs[key] = Program.of(pieces(part))
 
-    def training_pieces(self, part: Part) -> tuple[Iterator[Piece], Iterator[Piece], Iterator[Piece]]:
-        """Return what forward pass, backward pass and finish do for a part, for a program of all of a training step."""
-        steps = self._forward_steps(part), self._backward_steps(part), self._finish_steps(part)
-        forward, backward, finish = map(as_pieces, steps)
-        return forward, backward, finish
+    def training_pieces(self, part: Part) -> tuple[Iterator[Piece], Iterator[Piece]]:
+        """Return what forward pass and backward pass do for a part, for a program of all of a training step."""
+        return self._forward_pieces(part), self._backward_pieces(part)
 
     def backward(self, part: Part) -> None:
-        """Run the layers in reversed order, after adding up what the consumers of each node sent back."""
-        self._run(part, "backward", self._backward_steps)
+        """Run the layers in reversed order, after adding up what the consumers of each node sent back.
 
-    def _backward_steps(self, part: Part) -> Iterator[Step]:
+        All parts at the same time: their workers wait for each other, before and after a layer's ``finish``.
+        """
+        self._run(part, "backward", self._backward_pieces)
+
+    def _backward_pieces(self, part: Part) -> Iterator[Piece]:
+        team, has_finished = self.active, False
         for name, layer in reversed(self.steps):
-            if name in self._wanted:
-                yield None, partial(self._sum_of_consumers, part, self.joined.get(name, name))
-                yield layer, partial(self.machine.backward, layer, part.shares[name])
+            if name not in self._wanted:
+                continue
+            share, finishes = part.shares[name], layer.finishes and not self.machine.is_gpu
+            if finishes and has_finished:
+                yield self.meeting(len(team))  # nobody may fill what all have in common before all have read it
+            yield True, partial(self._sum_of_consumers, part, self.joined.get(name, name))
+            yield piece(layer, partial(self.machine.backward, layer, share))
+            if finishes:
+                yield self.meeting(len(team))
+                yield piece(layer, partial(layer.finish, share, team.index(part), len(team)))
+                has_finished = True
         for node in self.network.inputs:
             if node.name in self._wanted:
-                yield None, partial(self._sum_of_consumers, part, node.name)
+                yield True, partial(self._sum_of_consumers, part, node.name)
+
+    def meeting(self, team: int) -> Piece:
+        """Return the piece in which the first workers wait for each other, in a kernel where they have a core each."""
+        workers = self.network.workers
+        return (True, partial(workers.meet, team)) if workers.can_meet else (False, partial(workers.barrier, team))
 
     def _sum_of_consumers(self, part: Part, name: str) -> None:
         """dL/dy = Σ over the consumers of y; with a single consumer the gradient is already in its place."""
@@ -385,22 +397,6 @@ class Pass:
             machine.copy_into(dL_dy, incoming[0].reshape(-1))
             for dL_dy_k in incoming[1:]:
                 machine.add_into(dL_dy, dL_dy_k.reshape(-1))  # (add.4)
-
-    def finish(self, part: Part) -> None:
-        """Compute this worker's share of the gradients that need the whole mini-batch, after all backward passes."""
-        self._run(part, "finish", self._finish_steps)
-
-    def _finish_steps(self, part: Part) -> Iterator[Step]:
-        team = self.active
-        for name, layer in self.steps:
-            if layer.finishes and name in self._wanted:
-                yield layer, partial(layer.finish, part.shares[name], team.index(part), len(team))
-
-    def collect_gradients(self) -> None:
-        """Do what is left to do after the backward passes of all workers."""
-        if self.finishes:
-            self.run_all("finish")
-        self.reduce_gradients()
 
     def reduce_gradients(self, stretch: slice = slice(None)) -> None:
         """Add up the workers' gradients of a stretch of the parameters, in the order of their ranks."""

@@ -126,19 +126,15 @@ class TrainingStep:
 
     def _pieces(self, rank: int, current: Pass, plan: _Plan) -> Iterator[Piece]:
         """Yield what one worker does; workers that wait for each other in a kernel need not wait for Python's lock."""
-        network, part, finish = self.network, current.parts[rank], ()
+        network, part = self.network, current.parts[rank]
         workers, stretch = network.workers, slice(self._bounds[rank], self._bounds[rank + 1])
-        wait = (True, workers.meet) if workers.can_meet else (False, workers.barrier)
         if part is not None:
-            forward, backward, finish = current.training_pieces(part)
+            forward, backward = current.training_pieces(part)
             yield True, partial(self.feed.load, current, part, plan.lanes)
             yield from forward
             yield from self.judge(rank, current, plan)
             yield from backward
-        yield wait  # everybody's gradients are ready
-        if current.finishes:
-            yield from finish
-            yield wait
+        yield current.meeting(workers.size)  # everybody's gradients are ready
         yield True, partial(current.reduce_gradients, stretch)
         yield True, partial(self.optimizer.update_stretch, STATE_NAME, network.theta, network.dL_dtheta, stretch)
 

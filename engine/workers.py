@@ -227,15 +227,16 @@ class Workers:
         """Whether every worker has a core of its own, so that waiting in ``meet`` takes none from the others."""
         return self.size <= available_cores()
 
-    def meet(self) -> None:
+    def meet(self, team: int | None = None) -> None:
         """Wait as ``barrier`` does, in a single kernel call, which a ``Program`` can note down.
 
         A program that holds one belongs to these threads: see ``crew``. Whoever waits keeps its core, and does not see
         Ctrl-C before the others have come or failed.
         """
-        if self.size > 1:
+        team = self.size if team is None else team
+        if team > 1:
             crew = getattr(self._own, "crew", self._crew)
-            _meet(crew.arrivals[self.size], crew.failed, self.size)
+            _meet(crew.arrivals[team], crew.failed, team)
 
     @property
     def crew(self) -> object:

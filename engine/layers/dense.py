@@ -14,7 +14,7 @@ memory, the next stretch while the last is being multiplied (as in CUTLASS: "Eff
 from __future__ import annotations
 
 import functools
-import math
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,14 +24,14 @@ from ..backend import LANES, TILE, copy_lanes, index, kernel, registers, uint32
 from ..checks import require_positive_integers
 from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, features, load4, position, store4
 from ..scalar import identity
-from .elementwise import activate_cuda
+from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_features
 
 # Rows of a tile: eight sums in flight keep the two multiply-add units of AVX2 busy only while nothing is ever late, ten
 # leave room (96 instead of 91 GFLOP/s of 100), and twelve no longer fit beside their operands (40)
 TILE_ROWS = 5 if TILE == 4 else TILE
 TILE_SIZE = TILE_ROWS * LANES
-STRIP = math.lcm(TILE_ROWS, LANES)  # columns of W that are copied at a time, whole vectors and whole tiles
+STRIP = 8 * TILE_ROWS  # columns of W that are copied at a time
 SIDE = 16 if WARP == 32 else 4  # on a GPU: a block of threads has SIDE x SIDE weights
 PITCH = WARP + 1
 SHARERS = 8 if WARP == 32 else 2  # warps that share a sum
@@ -143,6 +143,31 @@ def as_panels(x, panels, first):
         for n in range(blocks):
             for v in range(lanes):
                 panel[index(first + n * lanes + v), index(k)] = x[n, j, v]
+
+
+@functools.cache
+def activated_panels(gradient):
+    """Return the kernel that goes back through an activation on the way."""
+
+    @kernel(short_loops=True)
+    def dense_activated_panels(a, upstream, panels, first):
+        """Replace dL/da by dL/dz, both (blocks, I, LANES), and copy it to panels as ``as_panels`` does."""
+        blocks, I, _ = a.shape
+        width = panels.shape[2]
+        zero, one = a.dtype.type(0), a.dtype.type(1)
+        dL_dz = registers((LANES,), LANES, a)
+        for i in range(I):
+            panel, k = panels[i // width], i % width
+            for n in range(blocks):
+                a_i, upstream_i = a[n, i], upstream[n, i]
+                for v in range(LANES):
+                    dL_dz[v] = gradient(a_i[v], upstream_i[v], zero, one)
+                for v in range(LANES):
+                    upstream_i[v] = dL_dz[v]
+                for v in range(LANES):
+                    panel[index(first + n * LANES + v), index(k)] = dL_dz[v]
+
+    return dense_activated_panels
 
 
 @kernel
@@ -488,7 +513,9 @@ class Dense(Layer):
     kernels_alone = True
     takes_one = True
     finishes = True
+    takes_activation = True
     takes_activation_cuda = True
+    passing: ClassVar[dict[str, str]] = {key: key for key in ("columns", "x_panels", "dL_dz_panels")}
 
     def __init__(self, features: int, *, initializer=initializers.he, name: str | None = None):
         super().__init__(name)
@@ -520,7 +547,7 @@ class Dense(Layer):
         return {"one": np.zeros(x_shapes[0][0], dtype)}
 
     def common_scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
-        """Return room for the panels of x and dL/dz, whose surplus columns stay 0."""
+        """Return room for the panels of x and dL/dz, whose surplus columns are computed with and not stored."""
         ((J,),), samples = x_shapes, blocks * LANES
         return {
             "x_panels": np.zeros((-(-J // LANES), samples, LANES), dtype),
@@ -529,17 +556,22 @@ class Dense(Layer):
 
     def forward(self, share: Share) -> None:
         """Compute z = W x + b."""
-        W, b, (x,) = share.parameters["W"], share.parameters["b"], share.x
+        W, b, (x,), z = share.parameters["W"], share.parameters["b"], share.x, share.z
         if share.N == 1:
-            dense_forward_one(x, W, b, share.scratch["one"], share.z)
+            dense_forward_one(x, W, b, share.scratch["one"], z)
         else:
-            dense_forward(x, W, b, share.z)
+            dense_forward(x, W, b, z)
+        if share.activation is not None:
+            activate(share.activation.formulas[0], z[:, :, None], (0, z.shape[1]))
 
     def backward(self, share: Share) -> None:
         """Compute the gradient of x, where it is wanted, and make panels for those of W and b."""
-        (x,), (dL_dx,), dL_dz = share.x, share.dL_dx, share.dL_dz
+        (x,), (dL_dx,), dL_dz, panels = share.x, share.dL_dx, share.dL_dz, share.common["dL_dz_panels"]
         as_panels(x, share.common["x_panels"], share.first_sample)
-        as_panels(dL_dz, share.common["dL_dz_panels"], share.first_sample)
+        if share.activation is None:
+            as_panels(dL_dz, panels, share.first_sample)
+        else:  # what arrives is dL/da
+            activated_panels(share.activation.formulas[1])(share.z, dL_dz, panels, share.first_sample)
         if dL_dx is not None:
             dense_input_gradient(share.parameters["W"], dL_dz, dL_dx, share.scratch["columns"])
 

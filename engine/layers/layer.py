@@ -106,7 +106,8 @@ class Layer:
     # what every class has to state itself, because one that is derived from it may do otherwise:
     kernels_alone: ClassVar[bool] = False  # whether its passes only call kernels, always the same on the same arrays
     takes_one: ClassVar[bool] = False  # whether its forward pass also takes a single sample without lanes
-    # what of ``scratch`` holds nothing from one pass to the next, and the names under which others may use it as well
+    # what of ``scratch`` holds nothing from one pass to the next, and of ``common_scratch`` nothing behind ``finish``,
+    # and the names under which others may use it as well
     passing: ClassVar[dict[str, str]] = {}
     takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     takes_activation_cuda: ClassVar[bool] = False  # the same on a GPU
@@ -225,7 +226,7 @@ class Layer:
         raise NotImplementedError
 
     def finish(self, share: Share, rank: int, size: int) -> None:
-        """Fill one of ``size`` parts of ``share.gradients``, which all workers share, after all of them went back."""
+        """Fill one of ``size`` parts of ``share.gradients``, which all workers share, after the ``backward`` of all."""
 
     def view(self, z: np.ndarray, shape: Shape) -> np.ndarray | None:
         """Return an array in another shape over the same memory, for layers that only rename positions."""

@@ -49,7 +49,7 @@ def passes(network, x, u):
             current.load_seed(0, u)
             current.run(current.forward)
             current.run(current.backward)
-        current.collect_gradients()
+        current.reduce_gradients()
         x_name = network.inputs[0].name
         results.append((current.value(network.outputs[0].name), network.dL_dtheta.copy(), current.gradient(x_name)))
     return results
@@ -169,7 +169,7 @@ def test_gradients_whose_memory_serves_others_are_the_same(threads):
                 current.load_seed(position, array)
             current.run(current.forward)
             current.run(current.backward)
-            current.collect_gradients()
+            current.reduce_gradients()
         dL_dx = [current.gradient(node.name) for node in network.inputs]
         results.append([network.dL_dtheta.copy(), *dL_dx])
         memories = {array.ctypes.data for array in current.active[0].gradients.values()}
@@ -228,7 +228,7 @@ def test_what_is_passing_holds_nothing_from_one_pass_to_the_next(threads):
             for array in passing if is_spoiled else ():
                 array[...] = np.nan
             current.run(work)
-        current.collect_gradients()
+        current.reduce_gradients()
         results.append([current.gradient(network.inputs[0].name), network.dL_dtheta.copy()])
     assert len({array.ctypes.data for array in passing}) < len(passing)  # they share
     for one, other in zip(*results, strict=True):

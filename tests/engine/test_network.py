@@ -291,7 +291,7 @@ def test_gradient_without_that_of_the_input_is_the_same():
     current.load_seed(0, rng.normal(size=(20, 4)))
     network.dL_dtheta[...] = np.nan
     current.run(current.backward)
-    current.collect_gradients()
+    current.reduce_gradients()
     for name, gradient in expected.items():
         np.testing.assert_array_equal(network.gradients[name], gradient)
     assert set(current.active[0].gradients) == {"conv1", "relu1", "maxpool1", "flatten1", "fc"}
