@@ -31,6 +31,7 @@ from .layer import Layer, Shape, Share, require_features
 # leave room (96 instead of 91 GFLOP/s of 100), and twelve no longer fit beside their operands (40)
 TILE_ROWS = 5 if TILE == 4 else TILE
 TILE_SIZE = TILE_ROWS * LANES
+AT_ONCE = 4  # products of a sum in one turn of a loop: fewer instructions around them, 3 to 10 % where others compute
 STRIP = 8 * TILE_ROWS  # columns of W that are copied at a time
 SIDE = 16 if WARP == 32 else 4  # on a GPU: a block of threads has SIDE x SIDE weights
 PITCH = WARP + 1
@@ -43,7 +44,7 @@ WIDE = 100  # tiles from which on there is one for most of a GPU's multiprocesso
 def dense_forward(x, W, b, z):
     """z = W x + b; x (blocks, J, LANES), W (I, J), b (I,), z (blocks, I, LANES)."""
     blocks, J, _ = x.shape
-    I = W.shape[0]
+    I, whole = W.shape[0], J // AT_ONCE * AT_ONCE
     acc = registers((TILE_ROWS, LANES), TILE_SIZE, x)
     for i in range(0, I, TILE_ROWS):
         for n in range(blocks):
@@ -51,7 +52,12 @@ def dense_forward(x, W, b, z):
             for v in range(LANES):
                 for t in range(TILE_ROWS):
                     acc[t, v] = b[min(i + t, I - 1)]
-            for j in range(J):
+            for first in range(0, whole, AT_ONCE):
+                for j in range(first, first + AT_ONCE):
+                    for v in range(LANES):
+                        for t in range(TILE_ROWS):
+                            acc[t, v] += W[index(min(i + t, I - 1)), index(j)] * x_n[index(j), v]  # (dense.1)
+            for j in range(whole, J):
                 for v in range(LANES):
                     for t in range(TILE_ROWS):
                         acc[t, v] += W[index(min(i + t, I - 1)), index(j)] * x_n[index(j), v]  # (dense.1)
@@ -114,7 +120,7 @@ def copy_columns(W, j, columns):
 def dense_input_gradient(W, dL_dz, dL_dx, columns):
     """dL/dx = Wᵀ dL/dz."""
     blocks, J, _ = dL_dx.shape
-    I = W.shape[0]
+    I, whole = W.shape[0], W.shape[0] // AT_ONCE * AT_ONCE
     acc = registers((TILE_ROWS, LANES), TILE_SIZE, dL_dz)
     for first in range(0, J, STRIP):
         copy_columns(W, first, columns)
@@ -125,7 +131,12 @@ def dense_input_gradient(W, dL_dz, dL_dx, columns):
                 for v in range(LANES):
                     for t in range(TILE_ROWS):
                         acc[t, v] = 0
-                for i in range(I):
+                for start in range(0, whole, AT_ONCE):
+                    for i in range(start, start + AT_ONCE):
+                        for v in range(LANES):
+                            for t in range(TILE_ROWS):
+                                acc[t, v] += w[index(i), t] * dL_dz_n[index(i), v]  # (dense.6)
+                for i in range(whole, I):
                     for v in range(LANES):
                         for t in range(TILE_ROWS):
                             acc[t, v] += w[index(i), t] * dL_dz_n[index(i), v]  # (dense.6)
@@ -134,15 +145,24 @@ def dense_input_gradient(W, dL_dz, dL_dx, columns):
 
 
 @kernel
-def as_panels(x, panels, first):
-    """Copy x (blocks, J, LANES) to panels (tiles, samples, width) from a sample on; what a tile reads is in one row."""
-    blocks, J, lanes = x.shape
-    width = panels.shape[2]
+def input_panels(x, panels, first):
+    """Copy x (blocks, J, LANES) to panels (tiles, samples, LANES) from a sample on, LANES features side by side."""
+    blocks, J, _ = x.shape
     for j in range(J):
-        panel, k = panels[j // width], j % width
+        panel, k = panels[j // LANES], j % LANES
         for n in range(blocks):
-            for v in range(lanes):
-                panel[index(first + n * lanes + v), index(k)] = x[n, j, v]
+            for v in range(LANES):
+                panel[index(first + n * LANES + v), index(k)] = x[n, j, v]
+
+
+@kernel
+def gradient_panels(dL_dz, panels, first):
+    """Copy dL/dz (blocks, I, LANES) to panels (tiles, blocks, TILE_ROWS, LANES) from a block on."""
+    blocks, I, _ = dL_dz.shape
+    for i in range(I):
+        panel, t = panels[i // TILE_ROWS], i % TILE_ROWS
+        for n in range(blocks):
+            copy_lanes(panel[index(first + n), index(t)], dL_dz[n, index(i)])
 
 
 @functools.cache
@@ -150,30 +170,27 @@ def activated_panels(gradient):
     """Return the kernel that goes back through an activation on the way."""
 
     @kernel(short_loops=True)
-    def dense_activated_panels(a, upstream, panels, first):
-        """Replace dL/da by dL/dz, both (blocks, I, LANES), and copy it to panels as ``as_panels`` does."""
+    def activated_gradient_panels(a, upstream, panels, first):
+        """Replace dL/da by dL/dz, both (blocks, I, LANES), and copy it as ``gradient_panels`` does."""
         blocks, I, _ = a.shape
-        width = panels.shape[2]
         zero, one = a.dtype.type(0), a.dtype.type(1)
         dL_dz = registers((LANES,), LANES, a)
         for i in range(I):
-            panel, k = panels[i // width], i % width
+            panel, t = panels[i // TILE_ROWS], i % TILE_ROWS
             for n in range(blocks):
                 a_i, upstream_i = a[n, i], upstream[n, i]
                 for v in range(LANES):
                     dL_dz[v] = gradient(a_i[v], upstream_i[v], zero, one)
-                for v in range(LANES):
-                    upstream_i[v] = dL_dz[v]
-                for v in range(LANES):
-                    panel[index(first + n * LANES + v), index(k)] = dL_dz[v]
+                copy_lanes(upstream_i, dL_dz)
+                copy_lanes(panel[index(first + n), index(t)], dL_dz)
 
-    return dense_activated_panels
+    return activated_gradient_panels
 
 
 @kernel
 def dense_weight_gradient(x_panels, dL_dz_panels, tiles, dL_dW):
     """dL/dW = Σ over samples of dL/dz xᵀ for some tiles of outputs; a panel of x stays in the cache as they go by."""
-    samples = x_panels.shape[1]
+    blocks = dL_dz_panels.shape[1]
     I, J = dL_dW.shape
     acc = registers((TILE_ROWS, LANES), TILE_SIZE, x_panels)
     for j in range(0, J, LANES):
@@ -183,10 +200,13 @@ def dense_weight_gradient(x_panels, dL_dz_panels, tiles, dL_dW):
             for v in range(LANES):
                 for t in range(TILE_ROWS):
                     acc[t, v] = 0
-            for m in range(samples):
-                for v in range(LANES):
-                    for t in range(TILE_ROWS):
-                        acc[t, v] += dL_dz[index(m), t] * x[index(m), v]  # (dense.4)
+            for n in range(blocks):
+                dL_dz_n = dL_dz[n]
+                for m in range(LANES):  # a sample
+                    x_m = x[index(n * LANES + m)]
+                    for v in range(LANES):
+                        for t in range(TILE_ROWS):
+                            acc[t, v] += dL_dz_n[t, index(m)] * x_m[v]  # (dense.4)
             for t in range(TILE_ROWS - 1, -1, -1):
                 row = dL_dW[index(min(i + t, I - 1))]
                 if width == LANES:
@@ -199,17 +219,19 @@ def dense_weight_gradient(x_panels, dL_dz_panels, tiles, dL_dW):
 @kernel
 def dense_bias_gradient(dL_dz_panels, tiles, dL_db):
     """dL/db = Σ over samples of dL/dz, for the same tiles of outputs."""
-    samples, last = dL_dz_panels.shape[1], dL_db.size - 1
-    totals = registers((TILE_ROWS,), TILE_ROWS, dL_dz_panels)
-    for tile in range(tiles[0], tiles[1]):
-        panel = dL_dz_panels[tile]
-        for t in range(TILE_ROWS):
-            totals[t] = 0
-        for m in range(samples):
-            for t in range(TILE_ROWS):
-                totals[t] += panel[index(m), t]  # (dense.5)
-        for t in range(TILE_ROWS - 1, -1, -1):
-            dL_db[index(min(tile * TILE_ROWS + t, last))] = totals[t]
+    blocks = dL_dz_panels.shape[1]
+    totals = registers((LANES,), LANES, dL_dz_panels)
+    for i in range(tiles[0] * TILE_ROWS, min(tiles[1] * TILE_ROWS, dL_db.size)):
+        dL_dz, t = dL_dz_panels[i // TILE_ROWS], i % TILE_ROWS
+        for v in range(LANES):
+            totals[v] = 0
+        for n in range(blocks):
+            for v in range(LANES):
+                totals[v] += dL_dz[index(n), index(t), v]  # (dense.5)
+        total = totals[0]
+        for v in range(1, LANES):
+            total += totals[v]
+        dL_db[i] = total
 
 
 @cuda_kernel
@@ -551,7 +573,7 @@ class Dense(Layer):
         ((J,),), samples = x_shapes, blocks * LANES
         return {
             "x_panels": np.zeros((-(-J // LANES), samples, LANES), dtype),
-            "dL_dz_panels": np.zeros((-(-self.features // TILE_ROWS), samples, TILE_ROWS), dtype),
+            "dL_dz_panels": np.zeros((-(-self.features // TILE_ROWS), blocks, TILE_ROWS, LANES), dtype),
         }
 
     def forward(self, share: Share) -> None:
@@ -567,11 +589,11 @@ class Dense(Layer):
     def backward(self, share: Share) -> None:
         """Compute the gradient of x, where it is wanted, and make panels for those of W and b."""
         (x,), (dL_dx,), dL_dz, panels = share.x, share.dL_dx, share.dL_dz, share.common["dL_dz_panels"]
-        as_panels(x, share.common["x_panels"], share.first_sample)
+        input_panels(x, share.common["x_panels"], share.first_sample)
         if share.activation is None:
-            as_panels(dL_dz, panels, share.first_sample)
+            gradient_panels(dL_dz, panels, share.first_sample // LANES)
         else:  # what arrives is dL/da
-            activated_panels(share.activation.formulas[1])(share.z, dL_dz, panels, share.first_sample)
+            activated_panels(share.activation.formulas[1])(share.z, dL_dz, panels, share.first_sample // LANES)
         if dL_dx is not None:
             dense_input_gradient(share.parameters["W"], dL_dz, dL_dx, share.scratch["columns"])
 

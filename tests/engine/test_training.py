@@ -217,6 +217,22 @@ def test_parameters_stay_when_a_worker_fails_in_the_middle_of_a_step(monkeypatch
     assert (run.network.theta != theta).any()
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_step_goes_on_with_the_arrays_that_a_resumed_optimizer_has(close, threads):
+    """A program moves the arrays that were noted; a checkpoint that is read in between brings others."""
+    thetas = []
+    for replaces in (False, True):
+        run = training(threads=threads, dtype="float64")
+        step = TrainingStep(run.network, run.loss, Momentum(0.1), run.train)
+        for start in (0, 37, 74):
+            step(np.arange(start, start + 37))
+            if replaces:
+                state = step.optimizer.state["network"]
+                state["v"] = state["v"].copy()
+        thetas.append(run.network.theta)
+    close(*thetas, 1e-14)
+
+
 def test_an_interrupted_dispatch_does_not_spoil_the_next_step(close):
     one, other = training(threads=2, dtype="float64"), training(threads=2, dtype="float64")
     steps = [TrainingStep(run.network, run.loss, SGD(0.1), run.train) for run in (one, other)]

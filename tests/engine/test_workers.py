@@ -94,6 +94,22 @@ def test_nobody_passes_a_meeting_before_all_have_come(size):
         workers.run(meet)
 
 
+def test_a_team_meets_without_the_others():
+    """Worker 2 of three is late; the first two need not wait for it."""
+    workers, times = Workers(3), {}
+
+    def meet(rank):
+        if rank == 2:
+            time.sleep(0.3)
+        else:
+            workers.meet(2)
+            times[rank] = time.perf_counter()
+
+    start = time.perf_counter()
+    workers.run(meet)
+    assert sorted(times) == [0, 1] and max(times.values()) - start < 0.25
+
+
 def test_a_failure_frees_those_who_wait_in_a_kernel_and_the_crew_works_on():
     workers = Workers(2)
 
