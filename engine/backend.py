@@ -22,7 +22,7 @@ from pathlib import Path
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
-from numba import carray, int32, njit, typeof, types, uint32
+from numba import int32, njit, typeof, types, uint32
 from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
 from numba.core import cgutils, config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
@@ -30,6 +30,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.errors import NumbaError
 from numba.core.registry import CPUDispatcher
 from numba.extending import intrinsic, overload
+from numba.np.arrayobj import populate_array
 
 from .folders import cache_folder
 
@@ -39,7 +40,6 @@ __all__ = [
     "atomic_add",
     "atomic_load",
     "cache_directory",
-    "carray",
     "compile_seconds",
     "copy_lanes",
     "cpu_features",
@@ -265,7 +265,9 @@ def kernel(function=None, *, short_loops: bool = False):
     """
     if function is None:
         return functools.partial(kernel, short_loops=short_loops)
-    dispatcher = njit(nogil=True, fastmath=FAST_MATH, error_model="numpy")(function)
+    options = {"nogil": True, "fastmath": FAST_MATH, "error_model": "numpy"}
+    # nobody calls kernels from C, and they make no arrays whose users would have to be counted: a tenth less to compile
+    dispatcher = njit(**options, no_cfunc_wrapper=True, _nrt=False)(function)
     dispatcher.__class__ = Kernel
     dispatcher._cache = KernelCache(function)
     if short_loops:
@@ -316,24 +318,10 @@ def by_precision(name: str, single, double, on_gpu):
 
 
 @intrinsic
-def _reserve(typing_context, count, like):
-    """Numbers on the stack, aligned for vector loads, as many as the literal ``count`` and typed like ``like``."""
-    if not isinstance(count, types.IntegerLiteral):
-        return None
-    element = like.dtype if isinstance(like, types.Array) else like
-
-    def generate(context, builder, signature, arguments):
-        kind = context.get_value_type(element)
-        pointer = cgutils.alloca_once(builder, ir.ArrayType(kind, count.literal_value))
-        pointer.align = 64
-        return builder.bitcast(pointer, kind.as_pointer())
-
-    return types.CPointer(element)(count, like), generate
-
-
-@njit(inline="always")
-def registers(shape, count, like):
+def registers(typing_context, shape, count, like):
     """Return a small array that LLVM keeps in vector registers as long as every index into it is constant.
+
+    It lies on the stack, aligned for vector loads.
 
     Parameters
     ----------
@@ -341,10 +329,30 @@ def registers(shape, count, like):
         Constant shape.
     count : int
         The product of the shape, a literal or a global constant.
-    like : array
+    like : array or number
         Gives the dtype.
     """
-    return carray(_reserve(count, like), shape)
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    element = like.dtype if isinstance(like, types.Array) else like
+    array_type = types.Array(element, len(shape), "C")
+
+    def generate(context, builder, signature, arguments):
+        kind = context.get_value_type(element)
+        pointer = cgutils.alloca_once(builder, ir.ArrayType(kind, count.literal_value))
+        pointer.align = 64
+        sizes = cgutils.unpack_tuple(builder, arguments[0])
+        item = stride = context.get_constant(types.intp, context.get_abi_sizeof(kind))
+        strides = []
+        for size in reversed(sizes):
+            strides.insert(0, stride)
+            stride = builder.mul(stride, size)
+        array = context.make_array(array_type)(context, builder)
+        data = builder.bitcast(pointer, kind.as_pointer())
+        populate_array(array, data=data, shape=sizes, strides=strides, itemsize=item, meminfo=None)
+        return array._getvalue()
+
+    return array_type(shape, count, like), generate
 
 
 @intrinsic
