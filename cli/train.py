@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -98,6 +99,7 @@ def _compile_in_two_processes(model: str, input_shape, optimizer: str, asked: di
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
     """Check everything that was asked for, then make the run folder."""
+    from ..engine.backend import get_ready
     from ..engine.feed import standardize
     from ..engine.models.build import build
     from ..engine.workers import available_cores
@@ -108,7 +110,12 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     if known_shape:  # while the data are read
         build(model, known_shape)  # who misspells it is told at once
         _compile_in_two_processes(model, known_shape, asked["optimizer"] or "adam", asked, device)
-    name, splits = _load_data(asked, quiet)
+    getting_ready = threading.Thread(target=get_ready)
+    getting_ready.start()
+    try:
+        name, splits = _load_data(asked, quiet)  # most of it is unpacking, which leaves Python to others
+    finally:
+        getting_ready.join()
     train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
     scale, shift = standardize(train.images)
     network = build(model, train.sample_shape, len(train.classes), dtype=asked["dtype"] or "float32", threads=1)
