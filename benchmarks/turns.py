@@ -59,7 +59,7 @@ class Turns:
         return [k for k in self.quiet(kind) if k < taken] or list(range(taken))
 
     def medians(self, kind: str) -> dict[str, float]:
-        """Return each runner's median rate."""
+        """Return each runner's median rate, over the turns that it has taken."""
         rates = self.rates[kind]
         return {label: statistics.median(rates[label][k] for k in self.used(kind, label)) for label in rates}
 
@@ -69,9 +69,10 @@ class Turns:
         return {label: [ours[k] / values[k] for k in self.used(kind, label)] for label, values in peers}
 
     def strongest(self, kind: str) -> str:
-        """Return the peer with the least median ratio."""
-        ratios = self.ratios(kind)
-        return min(ratios, key=lambda label: statistics.median(ratios[label]))
+        """Return the peer with the least median ratio, of those that have taken all turns."""
+        ratios, all_turns = self.ratios(kind), self.count(kind)
+        there = [label for label in ratios if len(self.rates[kind][label]) == all_turns]
+        return min(there, key=lambda label: statistics.median(ratios[label]))
 
     def near(self, kind: str) -> list[str]:
         """Return the first runner and the peers that are not far from the strongest."""

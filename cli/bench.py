@@ -165,9 +165,12 @@ def read_report(path: str, option: str) -> dict:
     """
     try:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
-        if report["kind"] in WITH and report["machine"]:
-            return report
         reason = f"kind {report['kind']!r}"
+        if report["kind"] in WITH and report["machine"]:
+            ratios = [result.get("ratios", {}) for result in report.get("results", [])]
+            if all("lower" in ratio for of_net in ratios for ratio in of_net.values()):
+                return report
+            reason = "of an older version"
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     raise DataError(f"{option} {path} is no results file ({reason})", remedy="make one with: handgrad bench --out FILE")

@@ -134,8 +134,13 @@ def compile_everything(dtype: str) -> None:
     features = Feed(rng.normal(size=(4, 196)).astype(np.float32), labels, one, 0 * one)
     network = build("dense 2", (196,), 2, dtype=dtype, threads=1)
     TrainingStep(network, make(choose(None, network), network), SGD(), features)(np.arange(4))
-    text = "conv 16@3x3 same > relu > conv 16@3x3 same > batchnorm > relu > maxpool 2 > dense 2"
-    network = build(text, (1, 14, 14), 2, dtype=dtype, threads=2)  # in tiles; two threads wait for each other
-    many = Feed(np.repeat(pixels, 8, axis=0), np.repeat(labels, 8), one, 0 * one)
-    TrainingStep(network, make(choose(None, network), network), SGD(), many)(np.arange(32))
-    network.forward(pixels[:1].astype(dtype))
+    many = Feed(np.repeat(pixels, 16, axis=0), np.repeat(labels, 16), one, 0 * one)
+    texts = (
+        "conv 16@3x3 same > relu > conv 16@3x3 same > batchnorm > relu > maxpool 2 > dense 2",  # in Winograd's tiles
+        "conv 6@5x5 same > relu > maxpool 2 > conv 16@5x5 > tanh > avgpool 2 > dense 9 > relu > dense 2",
+        "conv 6@5x5 same > tanh > conv 16@5x5 > relu > dense 9 > sigmoid > dense 9 > tanh > dense 2",
+    )
+    for text in texts:
+        network = build(text, (1, 14, 14), 2, dtype=dtype, threads=2)  # which wait for each other
+        TrainingStep(network, make(choose(None, network), network), SGD(), many)(np.arange(64))
+        network.forward(pixels[:1].astype(dtype))

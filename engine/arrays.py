@@ -172,7 +172,7 @@ def add_into(total, part):
 
 
 class Workspace:
-    """Memory for what layers need only while their kernels run: all layers of a worker take turns with it.
+    """Memory for what layers need only while their kernels run: layers take turns with it.
 
     Parameters
     ----------

@@ -94,7 +94,7 @@ class CudaTrainingStep:
         constants = []
         for self.optimizer.learning_rate in rates:
             self.optimizer.begin_step(STATE_NAME, network.theta)
-            constants.append(self.optimizer.constants(STATE_NAME, network.dtype.type))
+            constants.append(tuple(self.optimizer.current[STATE_NAME]))
         if samples not in self._plans:
             self._plans[samples] = _Plan(self, samples, len(constants[0]))
         plan = self._plans[samples]

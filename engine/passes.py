@@ -165,6 +165,7 @@ class Pass:
         # what the training step that used this pass last remembers with it
         self.training_plan: object = None
         self._has_gradients = self._is_training = False
+        self._crew: object = None  # the threads for which the programs of the parts were made
         # whether steps that have been run are run again without Python in between
         self.as_programs = not machine.is_gpu
         self.is_complete = False  # whether the gradients belong to the values
@@ -313,6 +314,7 @@ class Pass:
 
     def run(self, function) -> None:
         """Call ``function(part)`` for every worker's part at the same time."""
+        self._forget_programs_of_others()
         if len(self.active) == 1:
             function(self.active[0])
         else:
@@ -323,6 +325,7 @@ class Pass:
 
         Programs are made by the first one; see ``Workers.run_programs``.
         """
+        self._forget_programs_of_others()
         programs, key = [None], self._key(which)
         if len(self.active) > 1:
             programs = [Program() if part is None else part.programs.get(key) for part in self.parts]
@@ -330,6 +333,13 @@ class Pass:
             self.run(getattr(self, which))
         else:
             self.network.workers.run_programs(programs)
+
+    def _forget_programs_of_others(self) -> None:
+        """Let programs go whose meetings are those of threads that are there no more, see ``Workers.crew``."""
+        if len(self.active) > 1 and self._crew is not self.network.workers.crew:
+            self._crew = self.network.workers.crew
+            for part in self.active:
+                part.programs.clear()
 
     def _key(self, which: str) -> str:
         """Return the name of a program; what is done in training and what otherwise may differ."""

@@ -18,6 +18,11 @@ JOB = 5  # numbers that ``replay`` takes
 Piece = tuple[bool, Callable[[], object]]  # whether it only calls kernels, always the same; and what to do
 
 
+def states(thing: object, what: str):
+    """Return what this very class says of itself, False where it says nothing: one that is derived may do otherwise."""
+    return vars(type(thing)).get(what, False)
+
+
 class Program:
     """Work that is done again and again on the same arrays, in the order in which it was added.
 

@@ -23,7 +23,7 @@ from .metrics import evaluate, predicted_classes
 from .network import Network
 from .optimizers.optimizer import STATE_NAME, Optimizer
 from .passes import Pass
-from .program import Piece, Program
+from .program import Piece, Program, states
 
 
 def _compile_seconds() -> float:
@@ -97,7 +97,8 @@ class TrainingStep:
 
     def _plan_for(self, current: Pass) -> _Plan:
         plan, crew = current.training_plan, self.network.workers.crew
-        needed = self, self.feed, self.optimizer, self.loss, crew, *self.optimizer.state[STATE_NAME].values()
+        moved = self.optimizer.current[STATE_NAME], *self.optimizer.state[STATE_NAME].values()
+        needed = self, self.feed, self.optimizer, self.loss, crew, *moved
         if plan is None or not same_objects(plan.made_for, needed):
             plan = current.training_plan = _Plan(needed, self.feed.choose(np.zeros(current.samples, np.int64)))
         return plan
@@ -136,7 +137,8 @@ class TrainingStep:
             yield from backward
         yield current.meeting(workers.size)  # everybody's gradients are ready
         yield True, partial(current.reduce_gradients, stretch)
-        yield True, partial(self.optimizer.update_stretch, STATE_NAME, network.theta, network.dL_dtheta, stretch)
+        update = partial(self.optimizer.update_stretch, STATE_NAME, network.theta, network.dL_dtheta, stretch)
+        yield states(self.optimizer, "kernels_alone"), update
 
     def judge(self, rank: int, current: Pass, plan: _Plan) -> Iterator[Piece]:
         """Yield what is done with the output: the loss and its gradient, and the predicted classes."""
@@ -145,7 +147,7 @@ class TrainingStep:
         mine = slice(first, first + part.blocks)
         into = part.seeds[0], self._losses[rank : rank + 1]
         yield (
-            self.loss.kernels_alone,
+            states(self.loss, "kernels_alone"),
             lambda: self.loss.compute(z, plan.targets[mine], part.samples, current.samples, *into),
         )
         if self.feed.labels is not None:
@@ -158,8 +160,8 @@ class _Plan:
     Attributes
     ----------
     made_for : tuple of object
-        The step with its data, optimiser, loss and the optimiser's arrays, and the workers' threads: with others, the
-        programs are wrong.
+        The step with its data, optimiser and loss, the workers' threads, and the optimiser's constants and state: with
+        others, the programs are wrong.
     lanes : array of shape (blocks * LANES,), int64
         The chosen sample of each lane, -1 behind the last.
     predicted : array of shape (blocks, LANES), int64

@@ -39,7 +39,7 @@ def _arrive(counter):
 
 
 @kernel
-def _start(started, asleep):
+def _begin(started, asleep):
     """Begin the next run and return how many workers are asleep, or about to be."""
     atomic_add(started, 1)
     return atomic_load(asleep)
@@ -197,7 +197,7 @@ class Workers:
             self._start()
         crew = self._crew
         crew.prepare(function, programs)
-        if _start(crew.started, crew.asleep):
+        if _begin(crew.started, crew.asleep):
             crew.wake_up()
         crew.call(0)
         crew.until(crew.finished, crew.runs * (self.size - 1), stop_on_failure=False)
@@ -232,6 +232,11 @@ class Workers:
 
         A program that holds one belongs to these threads: see ``crew``. Whoever waits keeps its core, and does not see
         Ctrl-C before the others have come or failed.
+
+        Parameters
+        ----------
+        team : int, optional
+            As in ``barrier``.
         """
         team = self.size if team is None else team
         if team > 1:

@@ -60,7 +60,7 @@ def names_with_a_bug(right: str, wrong: str) -> set[str]:
 def compiled_into(kernel, found: set | None = None) -> set:
     """Return a kernel and all functions that it calls, as plain Python functions."""
     found = set() if found is None else found
-    function = getattr(kernel, "py_func", kernel)
+    function = getattr(kernel, "py_func", getattr(kernel, "_defn", kernel))  # the latter of Numba's intrinsics
     if inspect.isfunction(function) and function not in found:
         found.add(function)
         variables = inspect.getclosurevars(function)

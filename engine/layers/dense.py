@@ -1,9 +1,10 @@
 """Dense (fully connected) layer; equations in ``derivations/dense.py``.
 
-Ladder: the literal loops of the derivation, then these tiles of TILE outputs x LANES samples that stay in registers.
-The tile loop is outside the loop over blocks, so that a row of W is read once for the whole mini-batch. Both gradients
-read copies in which what one tile needs follows one another: in rows of all features those numbers are a power of two
-apart for the usual sizes, and push each other out of the cache (49 GFLOP/s before for the weights, 52 for the input).
+Ladder: the literal loops of the derivation, then these tiles of TILE_ROWS outputs x LANES samples that stay in
+registers. The tile loop is outside the loop over blocks, so that a row of W is read once for the whole mini-batch. Both
+gradients read copies, panels, in which what one tile needs follows one another: in rows of all features those numbers
+are a power of two apart for the usual sizes, and push each other out of the cache (49 GFLOP/s before for the weights,
+52 for the input). Panels for the weights hold the samples of all workers, each of which then has some of the outputs.
 
 Ladder on a GPU: one thread for each output; four outputs for a thread, so that a number of x is used four times and
 four weights are read at once, with the sum cut into stretches for several warps, of which there would be too few; for

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..checks import ConfigurationError, ShapeError, require_name
 from ..graph import Node
+from ..program import states
 
 Shape = tuple[int, ...]
 LARGEST = 2**31  # values in one sample
@@ -163,7 +164,7 @@ class Layer:
 
     def states(self, what: str):
         """Return whether this very class states ``kernels_alone``, ``takes_one`` and so on, or what as ``passing``."""
-        return vars(type(self)).get(what, False)
+        return states(self, what)
 
     def __str__(self) -> str:
         return f"{type(self).__name__} '{self.name}'" if self.name else type(self).__name__

@@ -25,7 +25,8 @@ class Loss:
     derivation : module
         The module of ``handgrad.derivations`` whose equations the loss computes.
     kernels_alone : bool
-        Whether ``compute`` does nothing but call kernels, always with the same numbers: see ``Program``.
+        Whether ``compute`` does nothing but call kernels, always with the same numbers: see ``Program``. Every class
+        has to state it itself, because a derived one may do more.
     """
 
     kind: ClassVar[str]
@@ -144,7 +145,7 @@ class Loss:
         target : device array
             Integer labels (blocks, WARP), or values of the shape and dtype of z.
         samples, N : int
-            As in ``on_lanes``.
+            As in ``compute``.
         losses : device array of shape (blocks, WARP), dtype of z
             Before the mean over the samples.
         """

@@ -58,6 +58,7 @@ class Adam(Optimizer):
 
     kind = "adam"
     derivation = derivation
+    kernels_alone = True
     state_names = ("m", "v")
 
     def __init__(self, learning_rate: float = 0.001, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8):

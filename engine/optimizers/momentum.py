@@ -47,6 +47,7 @@ class Momentum(Optimizer):
 
     kind = "momentum"
     derivation = derivation
+    kernels_alone = True
     state_names = ("v",)
 
     def __init__(self, learning_rate: float = 0.01, momentum: float = 0.9):

@@ -37,6 +37,8 @@ class Optimizer:
     kind: ClassVar[str]
     derivation: ClassVar[ModuleType]
     state_names: ClassVar[tuple[str, ...]] = ()
+    # whether update_stretch only calls kernels; every class has to state it itself, because a derived one may do more
+    kernels_alone: ClassVar[bool] = False
 
     def __init__(self, learning_rate: float):
         self.learning_rate = positive_number(type(self).__name__, "learning_rate", learning_rate)

@@ -37,6 +37,7 @@ class SGD(Optimizer):
 
     kind = "sgd"
     derivation = derivation
+    kernels_alone = True
 
     def __init__(self, learning_rate: float = 0.01):
         super().__init__(learning_rate)

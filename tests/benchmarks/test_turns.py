@@ -56,6 +56,15 @@ def test_a_peer_far_behind_leaves_after_the_trial(undisturbed):
     assert taken.medians("step")["c"] == far
 
 
+def test_who_left_is_not_the_strongest_however_the_others_do_later(undisturbed):
+    """Its few turns were others than those that the ratio is taken over."""
+    rates = {"handgrad": [2.0] * 12, "a": [1.4] * 5 + [0.7] * 7, "b": [1.0] * 5}
+    taken = take_turns([Scripted(label, values, []) for label, values in rates.items()], ["step"], 0.0, 12)
+    compared = taken.compare("step")
+    assert (compared["strongest"], compared["turns"]) == ("a", 12)
+    assert compared["ratio"] == pytest.approx(2.0 / 0.7)
+
+
 def test_a_machine_that_changes_its_speed_does_not_change_the_ratio(undisturbed):
     speed = [1.0, 0.5, 0.7, 0.9, 0.3]
     runners = [Scripted("handgrad", [3.0 * s for s in speed], []), Scripted("a", speed, [])]

@@ -187,6 +187,14 @@ def test_a_file_without_results(capsys, tmp_path, content):
     assert "is no results file" in capsys.readouterr().err
 
 
+def test_results_of_an_older_version_are_told(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    ratio = {"ratio": 1.0, "least": 0.9, "largest": 1.1}
+    path.write_text(json.dumps({"kind": "networks", "machine": "m", "results": [{"ratios": {"step": ratio}}]}))
+    assert run(["bench", "--results", str(path)]) == 3
+    assert "is no results file (of an older version); make one" in capsys.readouterr().err
+
+
 def test_a_failing_process_is_one_line(monkeypatch, capsys):
     monkeypatch.setitem(bench.MALLOC, "NUMBA_CPU_FEATURES", "not features")
     assert run(["bench", *QUICK]) == 1

@@ -97,6 +97,13 @@ def normalized(x):
     return Dense(3)(Flatten()(MaxPool2D(2)(Add()(first, second))))
 
 
+def dense(x):
+    """Layers without images, more outputs than a tile has and fewer, and panels that all of them share."""
+    first = ReLU(name="first")(Dense(43, name="dense1")(Flatten()(x)))
+    second = Tanh(name="second")(Dense(7, name="dense2")(first))
+    return Dense(3)(Sigmoid(name="third")(Dense(16, name="dense3")(second)))
+
+
 def read_before_activation(x):
     """The convolution's own value goes to a sum as well, so nothing can be joined."""
     z = Conv2D(4, 3, name="conv1")(x)
@@ -118,6 +125,7 @@ def other_activation(x):
     [
         (branched, {"conv1": "first", "conv2": "second"}),
         (normalized, {"bn1": "first", "bn2": "second"}),
+        (dense, {"dense1": "first", "dense2": "second", "dense3": "third"}),
         (read_before_activation, {}),
         (at_the_end, {}),
         (other_activation, {}),

@@ -279,6 +279,20 @@ def test_threads_change_only_the_rounding(close, dtype, samples):
             np.testing.assert_array_equal(again[name], gradient, f"{name} with {threads} threads, twice")
 
 
+def test_a_backward_pass_outlives_an_interrupted_one():
+    """Its program holds meetings of threads that are left behind by Ctrl-C; those of others take their place."""
+    x = Input((20,))
+    network = Network(x, Dense(4)(ReLU()(Dense(30)(x))), seed=0, threads=2)
+    samples, u = np.random.default_rng(0).normal(size=(2, 40, 20)), np.ones((40, 4))
+    gradients = []
+    for k in range(4):
+        network.forward(samples[k % 2])
+        gradients.append(network.backward(u))
+        network.workers._in_the_middle = k == 1  # as Ctrl-C leaves it
+    np.testing.assert_array_equal(gradients[2], gradients[0])
+    np.testing.assert_array_equal(gradients[3], gradients[1])
+
+
 def test_gradient_without_that_of_the_input_is_the_same():
     network = small_cnn()
     _, _, expected = run(network, 20)

@@ -224,13 +224,54 @@ def test_a_step_goes_on_with_the_arrays_that_a_resumed_optimizer_has(close, thre
     for replaces in (False, True):
         run = training(threads=threads, dtype="float64")
         step = TrainingStep(run.network, run.loss, Momentum(0.1), run.train)
-        for start in (0, 37, 74):
+        for start in (0, 30, 60):
             step(np.arange(start, start + 37))
             if replaces:
                 state = step.optimizer.state["network"]
                 state["v"] = state["v"].copy()
         thetas.append(run.network.theta)
     close(*thetas, 1e-14)
+
+
+def test_an_optimizer_of_two_networks_keeps_its_rate_for_both():
+    """The second network has another dtype, and with it other constants; the first must not go on with its old ones."""
+    one, other = training(dtype="float32"), training(dtype="float64")
+    optimizer = SGD(0.1)
+    steps = [TrainingStep(run.network, run.loss, optimizer, run.train) for run in (one, other)]
+    for step in (steps[0], steps[0], steps[1]):
+        step(np.arange(20))
+    optimizer.learning_rate, before = 1e-30, one.network.theta.copy()
+    steps[0](np.arange(20))
+    assert (one.network.theta == before).all()
+
+
+class HalvedLoss(SoftmaxCrossEntropy):
+    """Does more than call a kernel, and does not say so: it states nothing."""
+
+    def compute(self, z, target, samples, N, dL_dz, L):
+        super().compute(z, target, samples, N, dL_dz, L)
+        dL_dz *= 0.5
+
+
+class Decaying(SGD):
+    """The same for an optimizer."""
+
+    def update_stretch(self, name, theta, g, stretch):
+        super().update_stretch(name, theta, g, stretch)
+        theta[stretch] *= 0.5
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_derived_losses_and_optimizers_do_in_every_step_what_they_add(close, threads):
+    run, usual = training(threads=threads, dtype="float64"), training(threads=threads, dtype="float64")
+    step = TrainingStep(run.network, HalvedLoss(), Decaying(0.1), run.train)
+    half = TrainingStep(usual.network, SoftmaxCrossEntropy(), SGD(0.05), usual.train)
+    for start in (0, 30, 60):
+        chosen = np.arange(start, start + 37)
+        step(chosen)
+        half(chosen)
+        usual.network.theta[...] *= 0.5
+    close(run.network.theta, usual.network.theta, 1e-13)
 
 
 def test_an_interrupted_dispatch_does_not_spoil_the_next_step(close):

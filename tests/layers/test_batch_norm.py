@@ -211,7 +211,7 @@ def test_joined_with_the_activation_behind_it_it_is_the_two_layers(activation, s
         current.prepare(training=training, draw=0)
         current.run(current.forward)
         current.run(current.backward)
-        current.collect_gradients()
+        current.reduce_gradients()
         found = current.value("a"), current.gradient("x"), current.gradient("bn"), network.dL_dtheta
         results.append([array.copy() for array in (*found, *network.statistics.values())])
     for one, other in zip(*results, strict=True):  # but for the order of sums, the same operations

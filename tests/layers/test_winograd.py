@@ -99,7 +99,7 @@ def test_the_same_as_the_direct_kernels(monkeypatch, rng, shape, activation, dty
             current.run(current.forward)
             values = np.concatenate([part.values[network.outputs[0].name].ravel() for part in current.active])
             current.run(current.backward)
-        current.collect_gradients()
+        current.reduce_gradients()
         edges = np.concatenate([part.edges["conv", 0].ravel() for part in current.active])
         results.append([values, edges, *(array.copy() for array in network.gradients.values())])
     limit = 1e-12 if dtype == "float64" else SINGLE
