@@ -437,7 +437,7 @@ REST = (
     M("optimizers/optimizer.py", "constants-of-the-first-step", "        self.current[name][:] = constants",
       "        if self.steps[name] == 1:\n            self.current[name][:] = constants",
       "learning rate and bias corrections stay what they were", seen_by="optimizers/test_adam.py"),
-    M("training.py", "state-of-before-the-resume", ", *self.optimizer.state[STATE_NAME].values()", "",
+    M("training.py", "state-of-before-the-resume", ", *self.optimizer.state[STATE_NAME].values()", ",",
       "the program moves arrays that the optimiser no longer has"),
     M("workers.py", "sum-without-the-last", "parts[1:team]", "parts[1 : team - 1]", "the last worker's part is lost"),
     M("arrays.py", "old-lanes-left", "lanes[whole:] = 0", "pass", "a smaller mini-batch is filled up with old samples"),
