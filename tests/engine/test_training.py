@@ -226,9 +226,11 @@ def test_a_step_goes_on_with_the_arrays_that_a_resumed_optimizer_has(close, thre
         step = TrainingStep(run.network, run.loss, Momentum(0.1), run.train)
         for start in (0, 30, 60):
             step(np.arange(start, start + 37))
+            state = step.optimizer.state["network"]
             if replaces:
-                state = step.optimizer.state["network"]
-                state["v"] = state["v"].copy()
+                state["v"] = np.ones_like(state["v"])
+            else:
+                state["v"][...] = 1
         thetas.append(run.network.theta)
     close(*thetas, 1e-14)
 
