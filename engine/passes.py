@@ -172,10 +172,10 @@ class Pass:
 
     def _common_scratch(self, node: Node, blocks: int) -> dict[str, np.ndarray]:
         """Return what a layer needs for all of the mini-batch; it is for backward passes alone."""
+        if self.is_one or self.machine.is_gpu:
+            return {}
         shapes = tuple(source.shape for source in node.inputs)
-        return (
-            {} if self.is_one or self.machine.is_gpu else node.layer.common_scratch(shapes, blocks, self.network.dtype)
-        )
+        return node.layer.common_scratch(shapes, blocks, self.network.dtype)
 
     def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
         wanted: set[str] = set()
