@@ -32,7 +32,7 @@ from .layer import Layer, Shape, Share, require_features
 # leave room (96 instead of 91 GFLOP/s of 100), and twelve no longer fit beside their operands (40)
 TILE_ROWS = 5 if TILE == 4 else TILE
 TILE_SIZE = TILE_ROWS * LANES
-AT_ONCE = 4  # products of a sum in one turn of a loop: fewer instructions around them, 3 to 10 % where others compute
+AT_ONCE = 4  # products of a sum in one turn of a loop; on a core that others use as well it is 3 to 10 % faster
 STRIP = 8 * TILE_ROWS  # columns of W that are copied at a time
 SIDE = 16 if WARP == 32 else 4  # on a GPU: a block of threads has SIDE x SIDE weights
 PITCH = WARP + 1
