@@ -33,9 +33,9 @@ class WorkerError(RuntimeError):
 
 
 @kernel
-def _arrive(counter):
-    """Add one and return the number of those who came before."""
-    return atomic_add(counter, 1)
+def _add(counter, amount):
+    """Add an amount and return what the counter was before."""
+    return atomic_add(counter, amount)
 
 
 @kernel
@@ -46,9 +46,12 @@ def _begin(started, asleep):
 
 
 @kernel
-def _leave(counter):
-    """Subtract one."""
-    atomic_add(counter, -1)
+def _wait(counter, target, spins):
+    """Look at the counter until it reaches the target; False when it has not within that many looks."""
+    for _ in range(spins):
+        if atomic_load(counter) >= target:
+            return True
+    return False
 
 
 @kernel
@@ -61,11 +64,8 @@ def _work(started, runs, spins, job, done, failed, finished):
         Below 0 when it has not begun within so many looks.
     """
     while True:
-        looks = 0
-        while atomic_load(started) < runs:
-            looks += 1
-            if looks == spins:
-                return -runs
+        if not _wait(started, runs, spins):
+            return -runs
         if job[0] < 0:
             return runs
         done[0] = replay(job)
@@ -73,15 +73,6 @@ def _work(started, runs, spins, job, done, failed, finished):
             atomic_add(failed, 1)
         atomic_add(finished, 1)
         runs += 1
-
-
-@kernel
-def _wait(counter, target, spins):
-    """Look at the counter until it reaches the target; False when it has not within that many looks."""
-    for _ in range(spins):
-        if atomic_load(counter) >= target:
-            return True
-    return False
 
 
 @kernel
@@ -219,7 +210,7 @@ class Workers:
         if team > 1:
             crew = getattr(self._own, "crew", self._crew)
             arrivals = crew.arrivals[team]
-            before = _arrive(arrivals)
+            before = _add(arrivals, 1)
             crew.until(arrivals, (before // team + 1) * team, stop_on_failure=True)
 
     @property
@@ -308,7 +299,7 @@ class Workers:
                 return
             if found > 0:
                 crew.call(rank)
-                _arrive(crew.finished)
+                _add(crew.finished, 1)
                 runs += 1
 
 
@@ -354,10 +345,10 @@ class _Crew:
 
     def sleep(self, rank: int, runs: int) -> None:
         """Sleep until somebody calls ``wake_up``, who looks at ``asleep`` after the start of a run."""
-        _arrive(self.asleep)
+        _add(self.asleep, 1)
         if not _wait(self.started, runs, 1):  # it may have begun before the starter could see that
             self.wake[rank].acquire()
-        _leave(self.asleep)
+        _add(self.asleep, -1)
 
     def call(self, rank: int) -> None:
         try:

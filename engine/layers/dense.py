@@ -156,36 +156,33 @@ def input_panels(x, panels, first):
                 panel[index(first + n * LANES + v), index(k)] = x[n, j, v]
 
 
-@kernel
-def gradient_panels(dL_dz, panels, first):
-    """Copy dL/dz (blocks, I, LANES) to panels (tiles, blocks, TILE_ROWS, LANES) from a block on."""
-    blocks, I, _ = dL_dz.shape
-    for i in range(I):
-        panel, t = panels[i // TILE_ROWS], i % TILE_ROWS
-        for n in range(blocks):
-            copy_lanes(panel[index(first + n), index(t)], dL_dz[n, index(i)])
-
-
 @functools.cache
-def activated_panels(gradient):
-    """Return the kernel that goes back through an activation on the way."""
+def gradient_panels(gradient):
+    """Return the kernel that copies dL/dz and first goes back through an activation with this gradient, or none."""
+    IS_ACTIVATED = gradient is not None
 
     @kernel(short_loops=True)
-    def activated_gradient_panels(a, upstream, panels, first):
-        """Replace dL/da by dL/dz, both (blocks, I, LANES), and copy it as ``gradient_panels`` does."""
-        blocks, I, _ = a.shape
+    def dense_gradient_panels(a, dL_dz, panels, first):
+        """Copy dL/dz (blocks, I, LANES) to panels (tiles, blocks, TILE_ROWS, LANES) from a block on.
+
+        With an activation, whose value is a, dL_dz arrives as dL/da, and is replaced.
+        """
+        blocks, I, _ = dL_dz.shape
         zero, one = a.dtype.type(0), a.dtype.type(1)
-        dL_dz = registers((LANES,), LANES, a)
+        some = registers((LANES,), LANES, a)
         for i in range(I):
             panel, t = panels[i // TILE_ROWS], i % TILE_ROWS
             for n in range(blocks):
-                a_i, upstream_i = a[n, i], upstream[n, i]
-                for v in range(LANES):
-                    dL_dz[v] = gradient(a_i[v], upstream_i[v], zero, one)
-                copy_lanes(upstream_i, dL_dz)
-                copy_lanes(panel[index(first + n), index(t)], dL_dz)
+                a_i, dL_dz_i = a[n, i], dL_dz[n, i]
+                if IS_ACTIVATED:
+                    for v in range(LANES):
+                        some[v] = gradient(a_i[v], dL_dz_i[v], zero, one)
+                    copy_lanes(dL_dz_i, some)
+                    copy_lanes(panel[index(first + n), index(t)], some)
+                else:
+                    copy_lanes(panel[index(first + n), index(t)], dL_dz_i)
 
-    return activated_gradient_panels
+    return dense_gradient_panels
 
 
 @kernel
@@ -591,10 +588,8 @@ class Dense(Layer):
         """Compute the gradient of x, where it is wanted, and make panels for those of W and b."""
         (x,), (dL_dx,), dL_dz, panels = share.x, share.dL_dx, share.dL_dz, share.common["dL_dz_panels"]
         input_panels(x, share.common["x_panels"], share.first_sample)
-        if share.activation is None:
-            gradient_panels(dL_dz, panels, share.first_sample // LANES)
-        else:  # what arrives is dL/da
-            activated_panels(share.activation.formulas[1])(share.z, dL_dz, panels, share.first_sample // LANES)
+        gradient = None if share.activation is None else share.activation.formulas[1]
+        gradient_panels(gradient)(share.z, dL_dz, panels, share.first_sample // LANES)
         if dL_dx is not None:
             dense_input_gradient(share.parameters["W"], dL_dz, dL_dx, share.scratch["columns"])
 
