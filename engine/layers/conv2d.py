@@ -85,11 +85,11 @@ def forward_kernel(CHANNELS: int, BLOCKS: int):
         O, _, Q, _ = z.shape
         (sh, sw), tiles, O_g = stride, len(weights) // groups, O // groups
         acc = registers((BLOCKS, CHANNELS, LANES), SIZE, image)
-        for tile in range(len(weights)):
-            g = tile // tiles
-            o = g * O_g + (tile - g * tiles) * CHANNELS
-            last, w = (g + 1) * O_g - 1, weights[tile]
-            for h in range(rows[0], rows[1]):
+        for h in range(rows[0], rows[1]):
+            for tile in range(len(weights)):
+                g = tile // tiles
+                o = g * O_g + (tile - g * tiles) * CHANNELS
+                last, w = (g + 1) * O_g - 1, weights[tile]
                 for q in range(Q):
                     for v in range(LANES):
                         for m in range(BLOCKS):
