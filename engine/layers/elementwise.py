@@ -9,13 +9,13 @@ import functools
 from collections.abc import Callable
 from typing import ClassVar
 
-from ..backend import kernel, registers
+from ..backend import LANES, copy_lanes, index, kernel, registers
 from ..checks import ShapeError
 from ..cuda import cuda, cuda_kernel, flat
 from ..scalar import identity
 from .layer import Layer, Shape
 
-STRETCH = 256  # numbers that an activation reads before it writes them
+STRETCH = 8 * LANES  # numbers that an activation computes before it writes them back
 
 
 @functools.cache
@@ -29,14 +29,17 @@ def activation_kernel(activation):
         In place, LLVM would make a store that happens only where the number changes, one after the other.
         """
         zero, one = z.dtype.type(0), z.dtype.type(1)
-        some = registers((STRETCH,), STRETCH, z)
+        a = registers((STRETCH,), STRETCH, z)
+        whole = stop - (stop - first) % STRETCH
         for m in range(z.shape[0]):
-            for k in range(first, stop, STRETCH):
-                numbers = z[m, k : min(k + STRETCH, stop)]
-                for v in range(numbers.size):
-                    some[v] = numbers[v]
-                for v in range(numbers.size):
-                    numbers[v] = activation(some[v], zero, one)
+            for k in range(first, whole, STRETCH):
+                numbers = z[m, k : k + STRETCH]
+                for v in range(STRETCH):
+                    a[v] = activation(numbers[v], zero, one)
+                for v in range(0, STRETCH, LANES):
+                    copy_lanes(numbers[v:], a[v:])
+            for k in range(whole, stop):
+                z[m, index(k)] = activation(z[m, index(k)], zero, one)
 
     return activate_rows
 
