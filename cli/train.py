@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -99,6 +99,8 @@ def _compile_in_two_processes(model: str, input_shape, optimizer: str, asked: di
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
     """Check everything that was asked for, then make the run folder."""
+    # what is on this machine is read during the imports below: most of it is unpacking, which leaves Python to them
+    reading = ThreadPoolExecutor(1).submit(_load, asked, download=False)
     from ..engine.backend import get_ready
     from ..engine.feed import standardize
     from ..engine.models.build import build
@@ -107,15 +109,11 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     model, explanation = losses.with_perceptron_rule(model)
     device = resolve_device(asked["device"])
     known_shape = None if explanation or asked["loss"] else SHAPES.get(asked["data_name"] or "mnist")
-    if known_shape:  # while the data are read
+    if known_shape:
         build(model, known_shape)  # who misspells it is told at once
         _compile_in_two_processes(model, known_shape, asked["optimizer"] or "adam", asked, device)
-    getting_ready = threading.Thread(target=get_ready)
-    getting_ready.start()
-    try:
-        name, splits = _load_data(asked, quiet)  # most of it is unpacking, which leaves Python to others
-    finally:
-        getting_ready.join()
+    get_ready()
+    name, splits = _load_data(asked, reading, quiet)
     train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
     scale, shift = standardize(train.images)
     network = build(model, train.sample_shape, len(train.classes), dtype=asked["dtype"] or "float32", threads=1)
@@ -181,21 +179,32 @@ def _limited(train, limit: int | None, seed: int):
     return train.subset(np.sort(np.random.default_rng([seed, 1]).permutation(len(train))[:limit]))
 
 
-def _load_data(asked: dict, quiet: bool):
+def _load(asked: dict, **how):
+    """Return the splits of the data that were asked for."""
+    from ..datasets import load
+
+    settings = {"folder": asked["data_dir"], "seed": asked["seed"] or 0, "validation": asked["validation"]}
+    return load(asked["data_name"] or "mnist", **settings, **how)
+
+
+def _load_data(asked: dict, reading: Future, quiet: bool):
     """Return (name, splits); without a named data set, the small sample stands in for an MNIST that cannot be had."""
-    from ..datasets import DataNotFound, load
+    from ..datasets import DataNotFound
     from .data import download_progress
 
-    seed, validation, folder = asked["seed"] or 0, asked["validation"], asked["data_dir"]
     name = asked["data_name"] or "mnist"
+    try:
+        return name, reading.result()
+    except DataNotFound:
+        pass
     with download_progress() as progress:
         try:
-            return name, load(name, folder=folder, seed=seed, validation=validation, progress=progress)
+            return name, _load(asked, progress=progress)
         except DataNotFound as missing:
-            if asked["data_name"] or folder or not Path(os.environ.get("HANDGRAD_DATA") or ".").is_dir():
+            if asked["data_name"] or asked["data_dir"] or not Path(os.environ.get("HANDGRAD_DATA") or ".").is_dir():
                 raise
             try:
-                splits = load("mnist-5k", seed=seed, validation=validation)
+                splits = _load(asked | {"data_name": "mnist-5k", "data_dir": None})
             except DataError:
                 raise missing from None
     if not quiet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import gzip
+import hashlib
 import os
 import tracemalloc
 
@@ -81,6 +82,15 @@ def test_a_second_stream_and_bytes_after_the_stream_are_noticed(tmp_path):
     packed = gzip.compress(CONTENT)
     assert "bytes after the data" in complaint(tmp_path / "x.gz", packed + gzip.compress(b"more"))
     assert "damaged" in complaint(tmp_path / "x.gz", packed + b"garbage")
+
+
+def test_streams_in_a_row_are_one_content(tmp_path, monkeypatch):
+    packed = gzip.compress(CONTENT[:7]) + gzip.compress(b"") + gzip.compress(CONTENT[7:]) + bytes(9)
+    (tmp_path / "x.gz").write_bytes(packed)
+    for size in (1, 2, 5, 2**18):
+        monkeypatch.setattr(idx, "PACKED", size)
+        np.testing.assert_array_equal(read_idx(tmp_path / "x.gz", dimensions=3), IMAGES)
+        assert content_sha256(tmp_path / "x.gz", len(CONTENT)) == hashlib.sha256(CONTENT).hexdigest()
 
 
 def test_a_wrong_checksum_is_noticed(tmp_path):
@@ -176,9 +186,9 @@ def test_a_bomb_is_not_inflated(tmp_path):
 
 
 def test_a_real_size_costs_itself_and_no_more(tmp_path):
-    (tmp_path / "x.gz").write_bytes(gzip.compress(idx_header((4000, 28, 28)) + bytes(4000 * 784), 1))
+    (tmp_path / "x.gz").write_bytes(gzip.compress(idx_header((30_000, 28, 28)) + bytes(30_000 * 784), 1))
     values, peak = peak_memory(lambda: read_idx(tmp_path / "x.gz", dimensions=3))
-    # zlib collects a piece in blocks and joins them: three pieces at once, a fourth for gzip's own buffers
+    # zlib collects a piece in blocks and joins them: three pieces at once, a fourth for what is compressed
     assert values.nbytes < peak < values.nbytes + 4 * idx.PIECE < 2 * values.nbytes
 
 
