@@ -11,8 +11,8 @@ import time
 
 import numpy as np
 
+from ..engine.cores import available_cores
 from ..engine.network import Network
-from ..engine.workers import available_cores
 from .nets import NETS, graph
 from .ours import BATCHES
 from .runner import Runner

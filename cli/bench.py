@@ -243,7 +243,7 @@ def measure_mnist(asked: dict) -> dict:
 
 def threads_of(asked: dict) -> int:
     """Return the number of threads that was asked for, by default one per core."""
-    from ..engine.workers import available_cores
+    from ..engine.cores import available_cores
 
     return asked["threads"] or available_cores()
 

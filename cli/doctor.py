@@ -22,7 +22,7 @@ import click
 
 from .. import __version__
 from ..engine.checks import HandgradError
-from ..engine.folders import cache_folder
+from ..engine.folders import kernels_folder
 from . import gpu, runs
 from .console import json_option, print_json
 from .options import resolve_device
@@ -167,7 +167,7 @@ def check_environment(name: str) -> Finding:
 def check_processor(name: str) -> Finding:
     """Return processor, cores, instruction sets and the register tile that they allow."""
     from ..engine.backend import LANES, TILE, cpu_features
-    from ..engine.workers import available_cores
+    from ..engine.cores import available_cores
 
     cores, features = available_cores(), cpu_features()
     facts = {
@@ -192,7 +192,7 @@ def check_cache(name: str) -> Finding:
 
     folder = cache_directory()
     files, size = _count(folder)
-    all_files, all_size = _count(cache_folder() / "kernels")
+    all_files, all_size = _count(kernels_folder())
     refusal = _refusal(folder)
     facts = {
         "folder": str(folder),
@@ -320,7 +320,7 @@ def check_gradient(name: str) -> Finding:
     worst = max(errors, key=errors.__getitem__)
     if not errors[worst] < LIMIT:
         text = f"the compiled {worst} of a dense layer differs from the literal code by {errors[worst]:.1e} (relative)"
-        remedy = f"delete {cache_folder() / 'kernels'} and try again; if it stays, please report it with --json"
+        remedy = f"delete {kernels_folder()} and try again; if it stays, please report it with --json"
         return Finding(name, "problem", text, remedy, facts)
     text = (
         f"compiled or loaded a dense layer in {seconds:.1f} s; its gradients agree with the literal code (largest "

@@ -14,6 +14,8 @@ import numpy as np
 
 from .. import __version__
 from ..engine.checks import ConfigurationError, DataError
+from ..engine.cores import available_cores
+from ..engine.folders import kernels_folder
 from ..engine.initializers import BY_NAME
 from . import losses, runs
 from .console import json_option, note
@@ -87,31 +89,34 @@ def command(
     return session.report(target_accuracy, as_json, time.perf_counter() - started)
 
 
-def _compile_in_two_processes(model: str, input_shape, optimizer: str, asked: dict, device: str) -> None:
-    """When no kernel is compiled yet, let a second process begin at the other end of the step."""
-    from ..engine.backend import kernels_cached
-    from ..engine.workers import available_cores
+def _compile_in_two_processes(model: str, input_shape, optimizer: str, asked: dict, device: str, cached: bool) -> bool:
+    """When no kernel is compiled yet, let a second process begin at the other end of the step; return whether."""
     from .warmup import compile_behind
 
-    if device == "cpu" and not kernels_cached() and available_cores() > 1:
+    is_needed = device == "cpu" and not cached and available_cores() > 1
+    if is_needed:
         compile_behind(model, input_shape, optimizer, asked["dtype"] or "float32")
+    return is_needed
 
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
     """Check everything that was asked for, then make the run folder."""
     # what is on this machine is read during the imports below: most of it is unpacking, which leaves Python to them
     reading = ThreadPoolExecutor(1).submit(_load, asked, download=False)
-    from ..engine.backend import get_ready
-    from ..engine.feed import standardize
-    from ..engine.models.build import build
-    from ..engine.workers import available_cores
-
     model, explanation = losses.with_perceptron_rule(model)
     device = resolve_device(asked["device"])
     known_shape = None if explanation or asked["loss"] else SHAPES.get(asked["data_name"] or "mnist")
+    behind = model, known_shape, asked["optimizer"] or "adam", asked, device
+    # where there is no kernel of any version, that is known before Numba is imported
+    is_helped = known_shape and _compile_in_two_processes(*behind, any(kernels_folder().glob("*/*.bin")))
+    from ..engine.backend import get_ready, kernels_cached
+    from ..engine.feed import standardize
+    from ..engine.models.build import build
+
     if known_shape:
         build(model, known_shape)  # who misspells it is told at once
-        _compile_in_two_processes(model, known_shape, asked["optimizer"] or "adam", asked, device)
+        if not is_helped:
+            _compile_in_two_processes(*behind, kernels_cached())
     get_ready()
     name, splits = _load_data(asked, reading, quiet)
     train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
@@ -147,7 +152,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     session = Session(config, splits, train)
     session.folder = runs.new_folder(asked["out"], model)
     if not known_shape:
-        _compile_in_two_processes(model, train.sample_shape, kind, asked, device)
+        _compile_in_two_processes(model, train.sample_shape, kind, asked, device, kernels_cached())
     session.write("config.json", json.dumps({"handgrad": __version__, **asdict(config)}, indent=1))
     session.write("env.json", json.dumps(runs.environment(), indent=1))
     return session

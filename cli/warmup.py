@@ -75,32 +75,42 @@ def compile_behind(model: str, input_shape: Sequence[int], optimizer: str, dtype
 
 
 def compile_backward(model: str, input_shape: Sequence[int], optimizer: str, dtype: str) -> None:
-    """Run the update, the backward pass of each layer, what a training needs last first, and then a whole step.
+    """Compile what a training step calls, what it calls last first but long kernels before short ones, then run steps.
+
+    Long ones last would leave one process waiting for the other where they meet.
 
     Parameters
     ----------
     model, input_shape, optimizer, dtype
         As in ``compile_behind``.
     """
+    from ..engine.backend import kernel_calls, typeof
     from ..engine.feed import Feed
     from ..engine.models.build import build
     from ..engine.training import TrainingStep
     from .losses import choose, make
     from .session import make_optimizer
 
-    network, update = build(model, tuple(input_shape), dtype=dtype, threads=1), make_optimizer(optimizer, {})
-    update.step(network)
-    current = network.pass_for(SAMPLES, input_gradient=False, fused=True)
-    current.allocate_gradients()
-    current.prepare(training=True, draw=0)
-    for name, layer in current.steps:
-        share = current.active[0].shares[name]
-        layer.finish(share, 0, 1)
-        layer.backward(share)
     blank, one = np.zeros((SAMPLES, *input_shape), np.uint8), np.ones(1)
     feed = Feed(blank, np.zeros(SAMPLES, np.int64), one, 0 * one)
-    network = build(model, tuple(input_shape), dtype=dtype, threads=2)  # two wait for each other, in a kernel
-    step = TrainingStep(network, make(choose(None, network), network), make_optimizer(optimizer, {}), feed)
+
+    def new_step(threads: int) -> TrainingStep:
+        network = build(model, tuple(input_shape), dtype=dtype, threads=threads)
+        return TrainingStep(network, make(choose(None, network), network), make_optimizer(optimizer, {}), feed)
+
+    step = new_step(threads=1)
+    step.pass_for(SAMPLES).as_programs = False  # programs are made of compiled kernels
+    with kernel_calls(run=False) as calls:
+        step(np.arange(SAMPLES))
+    needed = list(dict.fromkeys((kernel, tuple(map(typeof, args))) for kernel, args in calls))
+
+    def length(item) -> int:
+        return len(item[0].py_func.__code__.co_code)
+
+    average = sum(map(length, needed)) / len(needed)
+    for kernel, kinds in sorted(reversed(needed), key=lambda item: length(item) < average):
+        kernel.compile(kinds)
+    step = new_step(threads=2)  # who wait for each other, in a kernel
     for samples in (SAMPLES, 1):  # the last mini-batch of an epoch may be so small that it has tiles of its own
         step(np.arange(samples))
 

@@ -32,7 +32,7 @@ from numba.core.registry import CPUDispatcher, cpu_target
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
 
-from .folders import cache_folder
+from .folders import kernels_folder
 
 __all__ = [
     "LANES",
@@ -112,7 +112,7 @@ def cache_directory() -> Path:
         text = path.read_bytes()
         if b"@kernel" in text or b"@scalar" in text or path.name == "backend.py":
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + text)
-    return cache_folder() / "kernels" / digest.hexdigest()[:16]
+    return kernels_folder() / digest.hexdigest()[:16]
 
 
 _CACHE_DIRECTORY = cache_directory()
@@ -203,10 +203,12 @@ class Kernel(CPUDispatcher):
     """A compiled function whose calls from Python can be noted down and made again, many at a time, by ``replay``."""
 
     def __call__(self, *args):
-        """Run, and note the call where somebody wants to know."""
+        """Run, and note the call where somebody wants to know, or note it instead."""
         notes = getattr(_notes, "calls", None)
         if notes is not None:
             notes.append((self, args))
+            if not _notes.run:
+                return None
         return super().__call__(*args)
 
     def machine_call(self, args) -> tuple[int, list[int]] | None:
@@ -232,13 +234,20 @@ _notes = threading.local()
 
 
 @contextmanager
-def kernel_calls():
-    """Yield a list to which every kernel that this thread calls from Python is added, as (kernel, arguments)."""
-    before, _notes.calls = getattr(_notes, "calls", None), []
+def kernel_calls(*, run: bool = True):
+    """Yield a list to which every kernel that this thread calls from Python is added, as (kernel, arguments).
+
+    Parameters
+    ----------
+    run : bool
+        Whether the kernels are run as well.
+    """
+    before = getattr(_notes, "calls", None), getattr(_notes, "run", True)
+    _notes.calls, _notes.run = [], run
     try:
         yield _notes.calls
     finally:
-        _notes.calls = before
+        _notes.calls, _notes.run = before
 
 
 def _add_numbers(argument, numbers: list[int]) -> bool:

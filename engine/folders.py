@@ -31,3 +31,8 @@ def cache_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return (base / "handgrad").absolute()
+
+
+def kernels_folder() -> Path:
+    """Return the folder that holds a folder of compiled kernels for each state of the sources; it is not created."""
+    return cache_folder() / "kernels"

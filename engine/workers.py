@@ -21,6 +21,7 @@ import numpy as np
 
 from .backend import atomic_add, atomic_load, kernel, replay
 from .checks import require_positive_integers
+from .cores import available_cores
 from .program import JOB, Program
 
 SPINS = 20_000  # looks at a counter before a waiting thread gives its core away: about 50 microseconds
@@ -84,13 +85,6 @@ def _meet(arrivals, failed, team):
     while atomic_load(arrivals) < (before // team + 1) * team:
         if atomic_load(failed) != 0:
             raise WorkerError("another worker failed")
-
-
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def shared_workers(size: int | None = None) -> Workers:

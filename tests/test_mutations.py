@@ -18,8 +18,8 @@ import pytest
 from mutations import ENGINE, HARMLESS, MUTATIONS
 from planted import EVERYTHING, NO_BUG, may_contain, names_with_a_bug, run
 
+from handgrad.engine.cores import available_cores
 from handgrad.engine.layers import conv2d, maxpool2d, relu, tanh
-from handgrad.engine.workers import available_cores
 
 TESTS = Path(__file__).parent
 KINDS = ("layers", "losses", "optimizers")

@@ -15,8 +15,9 @@ from handgrad.engine import Dense, Input, Network
 from handgrad.engine.arrays import add_into
 from handgrad.engine.backend import kernel
 from handgrad.engine.checks import ConfigurationError
+from handgrad.engine.cores import available_cores
 from handgrad.engine.program import Program
-from handgrad.engine.workers import WorkerError, Workers, available_cores
+from handgrad.engine.workers import WorkerError, Workers
 
 every_size = pytest.mark.parametrize("size", [1, 2, 3, 4])
 
