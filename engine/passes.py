@@ -43,6 +43,8 @@ class Part:
         Of the whole mini-batch.
     joined : dict of str to str
         Activations that the layer before them applies, by that layer.
+    undone : dict of str to str
+        Layers that go back through a joined activation in front of them, by the layer that applies it.
     common : dict of str to dict of str to numpy.ndarray
         What the layers asked for in ``common_scratch``.
 
@@ -67,7 +69,15 @@ class Part:
     """
 
     def __init__(
-        self, network: Network, machine, rank: int, bounds: list[int], samples: int, joined: dict, common: dict
+        self,
+        network: Network,
+        machine,
+        rank: int,
+        bounds: list[int],
+        samples: int,
+        joined: dict,
+        undone: dict,
+        common: dict,
     ):
         self.blocks, self.first_sample = bounds[rank + 1] - bounds[rank], bounds[rank] * machine.lanes
         blocks = self.blocks
@@ -106,9 +116,12 @@ class Part:
                 N=samples,
                 statistics=network.statistics_there[name],
                 activation=network.nodes[joined[name]].layer if name in joined else None,
+                is_undone=name in undone,
                 common=common[name],
                 all_reduce_sum=partial(network.workers.all_reduce_sum, rank, team=team),
             )
+        for name, behind in undone.items():
+            self.shares[behind].before = self.shares[name].activation
         workspace.divide()
         random = [name for name, share in self.shares.items() if network.nodes[name].layer.random]
         if machine.is_gpu and random:
@@ -140,6 +153,7 @@ class Pass:
         self.machine = machine = OneSample() if one else network.machine
         self._consumers = self._find_consumers()
         self.is_fused, self.joined = fused, self._find_joined() if fused else {}
+        self.undone = {} if machine.is_gpu else self._find_undone()
         blocks, size = blocks_for(samples, machine.lanes), 1 if machine.is_gpu else network.workers.size
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
@@ -152,7 +166,7 @@ class Pass:
         }
         workspace.divide()
         self.parts = [
-            Part(network, machine, rank, bounds, samples, self.joined, common)
+            Part(network, machine, rank, bounds, samples, self.joined, self.undone, common)
             if bounds[rank + 1] > bounds[rank]
             else None
             for rank in range(size)
@@ -207,6 +221,15 @@ class Pass:
             if is_read and getattr(nodes[consumers[0]].layer, "formulas", None) is not None:
                 joined[name] = consumers[0]
         return joined
+
+    def _find_undone(self) -> dict[str, str]:
+        """Return who goes back through a joined activation in its stead, by the layer that applies it."""
+        undone = {}
+        for name, activation in self.joined.items():
+            (behind, _), *others = self._consumers[activation]
+            if not others and self.network.nodes[behind].layer.states("undoes_activation"):
+                undone[name] = behind
+        return undone
 
     @property
     def active(self) -> list[Part]:

@@ -484,7 +484,7 @@ class BatchNorm(Layer):
         """
         s, by_channel = share.scratch, [_by_channel(array) for array in (share.x[0], share.z, share.dL_dz)]
         mean, inverse, sums = s["mean"], s["inverse"], s["sums"]
-        batch_norm_sums = sums_kernel(None if share.activation is None else share.activation.formulas[1])
+        batch_norm_sums = sums_kernel(share.activation_gradient)
         batch_norm_sums(*by_channel, share.samples, mean, inverse, sums)
         share.gradients["beta"][:], share.gradients["gamma"][:] = sums
         if share.training:  # every worker takes part in the sum, whoever wants dL/dx

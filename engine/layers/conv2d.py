@@ -739,12 +739,12 @@ class Conv2D(Layer):
         """Compute the gradients of W, b and, where it is wanted, x."""
         (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
         W, dL_dW = share.parameters["W"], share.gradients["W"]
-        planes = *dL_dz.shape[:2], -1
-        if share.activation is None:
+        planes, gradient = (*dL_dz.shape[:2], -1), share.activation_gradient
+        if gradient is None:
             conv2d_bias_gradient(dL_dz.reshape(planes), share.gradients["b"])
         else:  # what arrives is dL/da
-            flat, gradient = (*planes, LANES), activated_bias_gradient(share.activation.formulas[1])
-            gradient(share.z.reshape(flat), dL_dz.reshape(flat), share.gradients["b"])
+            flat = *planes, LANES
+            activated_bias_gradient(gradient)(share.z.reshape(flat), dL_dz.reshape(flat), share.gradients["b"])
         if self._tiling is not None:
             self._tiling.weight_gradient(x, dL_dz, dL_dW, scratch)
             if dL_dx is not None:
@@ -781,7 +781,7 @@ class Conv2D(Layer):
     def backward_cuda(self, share: Share) -> None:
         """Compute the gradients of W, b and, where it is wanted, x."""
         (x,), (dL_dx,), dL_dz, scratch = share.x, share.dL_dx, share.dL_dz, share.scratch
-        gradient = None if share.activation is None else share.activation.formulas[1]
+        gradient = share.activation_gradient
         bias_gradient_cuda(dL_dz, share.gradients["b"], scratch, share.z, gradient)
         weight_gradient_cuda(self._sizes, x, dL_dz, share.gradients["W"], scratch)
         if dL_dx is not None:

@@ -588,7 +588,7 @@ class Dense(Layer):
         """Compute the gradient of x, where it is wanted, and make panels for those of W and b."""
         (x,), (dL_dx,), dL_dz, panels = share.x, share.dL_dx, share.dL_dz, share.common["dL_dz_panels"]
         input_panels(x, share.common["x_panels"], share.first_sample)
-        gradient = None if share.activation is None else share.activation.formulas[1]
+        gradient = share.activation_gradient
         gradient_panels(gradient)(share.z, dL_dz, panels, share.first_sample // LANES)
         if dL_dx is not None:
             dense_input_gradient(share.parameters["W"], dL_dz, dL_dx, share.scratch["columns"])
@@ -617,7 +617,7 @@ class Dense(Layer):
         """Compute the gradients of W, b and, where it is wanted, x."""
         (x,), (dL_dx,), dL_dz = share.x, share.dL_dx, share.dL_dz
         dL_dW, dL_db, W = share.gradients["W"], share.gradients["b"], share.parameters["W"]
-        gradient = None if share.activation is None else share.activation.formulas[1]
+        gradient = share.activation_gradient
         bias_kernel(gradient)[dL_db.size, WARP](share.z, dL_dz, dL_db)
         if tiles_of(*W.shape) >= WIDE and W.shape[0] % 4 == W.shape[1] % 4 == 0:
             multiply_matrices("weights", dL_dz, x, dL_db, dL_dW)

@@ -58,6 +58,11 @@ class Share:
     activation : Layer or None
         The activation that follows, where this layer applies it as well: then z is its output, and dL_dz, which arrives
         as the gradient of that output, is overwritten by the gradient of the sum before it.
+    is_undone : bool
+        Whether the layer behind has gone back through that activation: then dL_dz arrives as the gradient before it.
+    before : Layer or None
+        The activation in front, where this layer's backward pass goes back through it: then x is its value, and dL_dx
+        is to be the gradient of what it was applied to.
     all_reduce_sum : callable
         Replaces an array by its sum over the workers' shares; every share of the mini-batch must call it.
     """
@@ -77,7 +82,14 @@ class Share:
     statistics: dict[str, np.ndarray] = field(default_factory=dict)
     common: dict[str, np.ndarray] = field(default_factory=dict)
     activation: Layer | None = None
+    is_undone: bool = False
+    before: Layer | None = None
     all_reduce_sum: Callable[[np.ndarray], None] = lambda array: None
+
+    @property
+    def activation_gradient(self) -> Callable | None:
+        """The formula with which the backward pass goes back through the activation behind; None where it need not."""
+        return None if self.activation is None or self.is_undone else self.activation.formulas[1]
 
 
 class Layer:
@@ -112,6 +124,7 @@ class Layer:
     passing: ClassVar[dict[str, str]] = {}
     takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     takes_activation_cuda: ClassVar[bool] = False  # the same on a GPU
+    undoes_activation: ClassVar[bool] = False  # whether its backward pass can go back through the activation in front
 
     def __init__(self, name: str | None = None):
         require_name(type(self).__name__, name)

@@ -3,8 +3,10 @@
 The forward pass remembers which offset of each window won, and the backward pass sends the gradient there. A NaN wins
 against every number and is not beaten by one. Ladder: windows over a padded image read their bounds from tables;
 without padding the window's size is a constant of the forward kernel, so that its loops unroll and 16 lanes go side by
-side, and of the backward kernel, where it makes a division cheap. On a GPU every pixel asks the windows that hold it
-whether it won, so that windows may overlap without any two threads adding to the same number.
+side, and of the backward kernel, where it makes a division cheap. Through an activation in front the backward pass goes
+back as well, where nobody else reads that: the winner's a is the window's z, and for the others dL/da = 0, so that
+dL/da a'(a) is computed once for each window instead of once for each pixel. On a GPU every pixel asks the windows that
+hold it whether it won, so that windows may overlap without any two threads adding to the same number.
 """
 
 from __future__ import annotations
@@ -14,16 +16,21 @@ import functools
 import numpy as np
 
 from ...derivations import maxpool2d as derivation
-from ..backend import LANES, index, kernel, registers
+from ..backend import LANES, index, kernel, registers, scalar
 from ..cuda import WARP, cuda_kernel, maps, position
 from .layer import Share
 from .pool import Pool2D
 
 
+@scalar
+def passed_on(a, dL_da, zero, one):
+    """Return dL/da: the gradient of what stands in front, where that is no activation."""
+    return dL_da
+
+
 @functools.cache
 def unpadded(fh: int, fw: int):
-    """Return (forward, backward, backward where windows do not overlap) for windows of fh x fw inside the image."""
-    AREA, SIZE = fh * fw, fh * fw * LANES
+    """Return the forward kernel for windows of fh x fw inside the image."""
 
     @kernel
     def maxpool2d_forward(x, z, winner, sh, sw):
@@ -43,11 +50,19 @@ def unpadded(fh: int, fw: int):
                             z[n, c, h, q, v] = best  # (maxpool2d.1)
                             winner[n, c, h, q, v] = best_offset
 
+    return maxpool2d_forward
+
+
+@functools.cache
+def unpadded_backward(fh: int, fw: int, gradient):
+    """Return (backward, backward where windows do not overlap), through an activation in front with that gradient."""
+    AREA, SIZE = fh * fw, fh * fw * LANES
+
     @kernel
-    def maxpool2d_backward(dL_dz, winner, dL_dx, sh, sw):
+    def maxpool2d_backward(z, dL_dz, winner, dL_dx, sh, sw):
         """dL/dx[c,a,b] = the sum of dL/dz over the windows that (a, b) won."""
         blocks, C, P, Q, _ = dL_dz.shape
-        zero = dL_dz.dtype.type(0)
+        zero, one = dL_dz.dtype.type(0), dL_dz.dtype.type(1)
         for n in range(blocks):
             for c in range(C):
                 plane = dL_dx[n, c].reshape(-1)
@@ -58,23 +73,22 @@ def unpadded(fh: int, fw: int):
                         for v in range(LANES):
                             i = winner[n, c, h, q, v] // np.int32(fw)
                             j = winner[n, c, h, q, v] - i * np.int32(fw)
-                            dL_dx[n, c, index(sh * h + i), index(sw * q + j), v] += dL_dz[
-                                n, c, h, q, v
-                            ]  # (maxpool2d.3)
+                            upstream = gradient(z[n, c, h, q, v], dL_dz[n, c, h, q, v], zero, one)
+                            dL_dx[n, c, index(sh * h + i), index(sw * q + j), v] += upstream  # (maxpool2d.3)
 
     @kernel(short_loops=True)
-    def maxpool2d_backward_apart(dL_dz, winner, dL_dx, sh, sw):
+    def maxpool2d_backward_apart(z, dL_dz, winner, dL_dx, sh, sw):
         """The same where no two windows share a pixel: each one writes its pixels, the winner's and the zeros."""
         blocks, C, P, Q, _ = dL_dz.shape
-        zero = dL_dz.dtype.type(0)
+        zero, one = dL_dz.dtype.type(0), dL_dz.dtype.type(1)
         window = registers((AREA, LANES), SIZE, dL_dz)
         for n in range(blocks):
             for c in range(C):
                 for h in range(P):
                     for q in range(Q):
-                        dL_dz_q, winner_q = dL_dz[n, c, h, q], winner[n, c, h, q]
+                        z_q, dL_dz_q, winner_q = z[n, c, h, q], dL_dz[n, c, h, q], winner[n, c, h, q]
                         for v in range(LANES):
-                            upstream, k = dL_dz_q[v], winner_q[v]
+                            upstream, k = gradient(z_q[v], dL_dz_q[v], zero, one), winner_q[v]
                             for offset in range(AREA):
                                 window[offset, v] = upstream if k == np.int32(offset) else zero  # (maxpool2d.3)
                         for i in range(fh):
@@ -83,7 +97,7 @@ def unpadded(fh: int, fw: int):
                                 for v in range(LANES):
                                     dL_dx_ij[v] = window[i * fw + j, v]
 
-    return maxpool2d_forward, maxpool2d_backward, maxpool2d_backward_apart
+    return maxpool2d_backward, maxpool2d_backward_apart
 
 
 @functools.cache
@@ -129,20 +143,28 @@ def maxpool2d_forward_padded(x, z, winner, rows, columns, width):
                         winner[n, c, h, q, v] = best_offset
 
 
-@kernel
-def maxpool2d_backward_padded(dL_dz, winner, dL_dx, rows, columns, width):
-    """The same for windows over a border."""
-    blocks, C, P, Q, _ = dL_dz.shape
-    for n in range(blocks):
-        for c in range(C):
-            plane = dL_dx[n, c].reshape(-1)
-            for k in range(plane.size):
-                plane[k] = 0
-            for h in range(P):
-                for q in range(Q):
-                    for v in range(LANES):
-                        i, j = winner[n, c, h, q, v] // width, winner[n, c, h, q, v] % width
-                        dL_dx[n, c, rows[h, 0] + i, columns[q, 0] + j, v] += dL_dz[n, c, h, q, v]  # (maxpool2d.3)
+@functools.cache
+def padded_backward(gradient):
+    """Return the backward kernel for windows over a border, through an activation in front with that gradient."""
+
+    @kernel
+    def maxpool2d_backward_padded(z, dL_dz, winner, dL_dx, rows, columns, width):
+        """The same for windows over a border."""
+        blocks, C, P, Q, _ = dL_dz.shape
+        zero, one = dL_dz.dtype.type(0), dL_dz.dtype.type(1)
+        for n in range(blocks):
+            for c in range(C):
+                plane = dL_dx[n, c].reshape(-1)
+                for k in range(plane.size):
+                    plane[k] = zero
+                for h in range(P):
+                    for q in range(Q):
+                        for v in range(LANES):
+                            i, j = winner[n, c, h, q, v] // width, winner[n, c, h, q, v] % width
+                            upstream = gradient(z[n, c, h, q, v], dL_dz[n, c, h, q, v], zero, one)
+                            dL_dx[n, c, rows[h, 0] + i, columns[q, 0] + j, v] += upstream  # (maxpool2d.3)
+
+    return maxpool2d_backward_padded
 
 
 @cuda_kernel
@@ -203,6 +225,7 @@ class MaxPool2D(Pool2D):
     derivation = derivation
     kernels_alone = True
     takes_one = True
+    undoes_activation = True
 
     def scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return the loop bounds and room for the winners' offsets."""
@@ -227,7 +250,7 @@ class MaxPool2D(Pool2D):
         if self.is_padded:
             maxpool2d_forward_padded(x, z, s["winner"], s["rows"], s["columns"], self.size[1])
         else:
-            unpadded(*self.size)[0](x, z, s["winner"], *self.stride)
+            unpadded(*self.size)(x, z, s["winner"], *self.stride)
 
     def forward_one(self, share: Share) -> None:
         """Compute z; without padding no winners."""
@@ -238,16 +261,17 @@ class MaxPool2D(Pool2D):
             unpadded_one(*self.size, *self.stride)(x.reshape(x.shape[1:4]), z.reshape(z.shape[1:4]))
 
     def backward(self, share: Share) -> None:
-        """Send each gradient to the winner of its window."""
-        (dL_dx,), dL_dz, s = share.dL_dx, share.dL_dz, share.scratch
+        """Send each gradient to the winner of its window, where it has gone back through the activation in front."""
+        (dL_dx,), z, dL_dz, s = share.dL_dx, share.z, share.dL_dz, share.scratch
         if dL_dx is None:
             return
+        gradient = passed_on if share.before is None else share.before.formulas[1]
         if self.is_padded:
-            maxpool2d_backward_padded(dL_dz, s["winner"], dL_dx, s["rows"], s["columns"], self.size[1])
+            padded_backward(gradient)(z, dL_dz, s["winner"], dL_dx, s["rows"], s["columns"], self.size[1])
             return
-        _, overlapping, apart = unpadded(*self.size)
+        overlapping, apart = unpadded_backward(*self.size, gradient)
         backward = apart if self.windows_are_apart(dL_dz, dL_dx) else overlapping
-        backward(dL_dz, s["winner"], dL_dx, *self.stride)
+        backward(z, dL_dz, s["winner"], dL_dx, *self.stride)
 
     def forward_cuda(self, share: Share) -> None:
         """Compute z and the winners."""

@@ -120,9 +120,27 @@ def other_activation(x):
     return Dense(3)(Flatten()(LeakyReLU(0.2)(Conv2D(4, 3, name="conv1")(x))))
 
 
+def pooled(x):
+    """Pooling goes back through the activation in front: windows apart, with pixels in none, overlapping, over a border."""
+    x = MaxPool2D(2, name="apart")(ReLU(name="first")(Conv2D(5, 3, padding=2, name="conv1")(x)))
+    x = MaxPool2D(3, stride=1, name="overlapping")(
+        Tanh(name="second")(BatchNorm(name="bn2")(Conv2D(5, 3, padding=1)(x)))
+    )
+    x = MaxPool2D(2, padding=1, name="padded")(Sigmoid(name="third")(Conv2D(4, 2, padding=1, name="conv3")(x)))
+    return Dense(3)(Flatten()(MaxPool2D(2, name="alone")(Conv2D(4, 1, name="conv4")(x))))
+
+
+def pooled_and_read(x):
+    """Somebody else reads the activation, too, and sends a gradient that has not been through it."""
+    a = ReLU(name="first")(Conv2D(5, 3, padding=1, name="conv1")(x))
+    return Dense(3)(Concat()(Flatten()(a), Flatten()(MaxPool2D(2)(a))))
+
+
 @pytest.mark.parametrize(
     ("build", "joined"),
     [
+        (pooled, {"conv1": "first", "bn2": "second", "conv3": "third"}),
+        (pooled_and_read, {"conv1": "first"}),
         (branched, {"conv1": "first", "conv2": "second"}),
         (normalized, {"bn1": "first", "bn2": "second"}),
         (dense, {"dense1": "first", "dense2": "second", "dense3": "third"}),
@@ -144,6 +162,20 @@ def test_networks_are_the_same_with_and_without(build, joined, threads, dtype):
     tolerance = 1e-5 if dtype == "float32" else 1e-13
     for one, other in zip(apart, together, strict=True):
         np.testing.assert_allclose(other, one, rtol=tolerance, atol=tolerance * np.abs(one).max())
+
+
+@pytest.mark.parametrize(
+    ("build", "undone"), [(pooled, {"conv1": "apart", "bn2": "overlapping", "conv3": "padded"}), (pooled_and_read, {})]
+)
+def test_who_goes_back_through_an_activation(build, undone):
+    x = Input((2, 8, 8))
+    current = Network(x, build(x), threads=1).pass_for(16, fused=True)
+    shares = current.active[0].shares
+    assert current.undone == undone
+    assert {name: share.before.name for name, share in shares.items() if share.before is not None} == {
+        behind: current.joined[name] for name, behind in undone.items()
+    }
+    assert {name for name, share in shares.items() if share.is_undone} == set(undone)
 
 
 def two_inputs_and_outputs():
