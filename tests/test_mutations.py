@@ -124,7 +124,7 @@ def test_the_place_of_a_bug_is_the_function_or_class_around_it():
         (FORWARD, "layers.conv2d", {"conv2d_bias_gradient", "Conv2D"}, False),
         (FORWARD, "layers.conv2d", {EVERYTHING}, True),
         (FORWARD, "backend", {"registers"}, True),
-        (maxpool2d.unpadded(2, 2)[0], "layers.maxpool2d", {"unpadded"}, True),
+        (maxpool2d.unpadded(2, 2), "layers.maxpool2d", {"unpadded"}, True),
         (tanh.tanh_forward, "scalar", {"_tanh_single"}, True),
         (relu.relu_forward, "scalar", {"_tanh_single"}, False),
         (relu.relu_forward, "scalar", {EVERYTHING}, True),

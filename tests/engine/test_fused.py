@@ -133,7 +133,7 @@ def pooled(x):
 def pooled_and_read(x):
     """Somebody else reads the activation, too, and sends a gradient that has not been through it."""
     a = ReLU(name="first")(Conv2D(5, 3, padding=1, name="conv1")(x))
-    return Dense(3)(Concat()(Flatten()(a), Flatten()(MaxPool2D(2)(a))))
+    return Dense(3)(Concat()(Flatten()(MaxPool2D(2)(a)), Flatten()(a)))
 
 
 @pytest.mark.parametrize(
