@@ -1,7 +1,9 @@
 """Average pooling; equations in ``derivations/avgpool2d.py``.
 
 Ladder: as in max pooling, windows over a padded image read their bounds from tables; without padding the window's size
-is a constant of the kernel. On a GPU every pixel collects its gradient from the windows that hold it.
+is a constant of the kernel. Through an activation in front the backward pass goes back as well, where nobody else reads
+that: the pixel's a is at hand when its gradient is written. On a GPU every pixel collects its gradient from the windows
+that hold it.
 """
 
 from __future__ import annotations
@@ -9,18 +11,15 @@ from __future__ import annotations
 import functools
 
 from ...derivations import avgpool2d as derivation
-from ..backend import LANES, index, kernel, registers
+from ..backend import LANES, copy_lanes, index, kernel, registers
 from ..cuda import cuda_kernel, maps, position
 from .layer import Share
-from .pool import Pool2D
+from .pool import Pool2D, passed_on
 
 
 @functools.cache
 def unpadded(fh: int, fw: int, lanes: int = LANES):
-    """Return (forward, backward, backward where windows do not overlap) for windows of fh x fw inside the image.
-
-    lanes is 1 for a single sample without lanes, which goes forward alone.
-    """
+    """Return the forward kernel for windows of fh x fw inside the image; lanes is 1 for a sample without lanes."""
 
     @kernel
     def avgpool2d_forward(x, z, sh, sw):
@@ -38,11 +37,18 @@ def unpadded(fh: int, fw: int, lanes: int = LANES):
                                     total += x[n, c, index(sh * h + i), index(sw * q + j), v]
                             z[n, c, h, q, v] = total / area  # (avgpool2d.1)
 
+    return avgpool2d_forward
+
+
+@functools.cache
+def unpadded_backward(fh: int, fw: int, gradient):
+    """Return (backward, backward where windows do not overlap), through an activation in front with that gradient."""
+
     @kernel
-    def avgpool2d_backward(dL_dz, dL_dx, sh, sw):
+    def avgpool2d_backward(x, dL_dz, dL_dx, sh, sw):
         """dL/dx[c,a,b] = the sum of dL/dz / area over the windows that hold (a, b)."""
         blocks, C, P, Q, _ = dL_dz.shape
-        zero, area = dL_dz.dtype.type(0), dL_dz.dtype.type(fh * fw)
+        zero, one, area = dL_dz.dtype.type(0), dL_dz.dtype.type(1), dL_dz.dtype.type(fh * fw)
         for n in range(blocks):
             for c in range(C):
                 plane = dL_dx[n, c].reshape(-1)
@@ -54,14 +60,17 @@ def unpadded(fh: int, fw: int, lanes: int = LANES):
                             share = dL_dz[n, c, h, q, v] / area
                             for i in range(fh):
                                 for j in range(fw):
-                                    dL_dx[n, c, index(sh * h + i), index(sw * q + j), v] += share  # (avgpool2d.3)
+                                    a, b = index(sh * h + i), index(sw * q + j)
+                                    dL_dx[n, c, a, b, v] += gradient(
+                                        x[n, c, a, b, v], share, zero, one
+                                    )  # (avgpool2d.3)
 
     @kernel(short_loops=True)
-    def avgpool2d_backward_apart(dL_dz, dL_dx, sh, sw):
+    def avgpool2d_backward_apart(x, dL_dz, dL_dx, sh, sw):
         """The same where no two windows share a pixel: each one writes the gradients of its own."""
         blocks, C, P, Q, _ = dL_dz.shape
-        area = dL_dz.dtype.type(fh * fw)
-        share = registers((LANES,), LANES, dL_dz)
+        zero, one, area = dL_dz.dtype.type(0), dL_dz.dtype.type(1), dL_dz.dtype.type(fh * fw)
+        share, near = registers((LANES,), LANES, dL_dz), registers((LANES,), LANES, dL_dz)
         for n in range(blocks):
             for c in range(C):
                 for h in range(P):
@@ -71,11 +80,13 @@ def unpadded(fh: int, fw: int, lanes: int = LANES):
                             share[v] = dL_dz_q[v] / area
                         for i in range(fh):
                             for j in range(fw):
-                                dL_dx_ij = dL_dx[n, c, index(sh * h + i), index(sw * q + j)]
+                                a, b = index(sh * h + i), index(sw * q + j)
+                                x_ij = x[n, c, a, b]
                                 for v in range(LANES):
-                                    dL_dx_ij[v] = share[v]  # (avgpool2d.3)
+                                    near[v] = gradient(x_ij[v], share[v], zero, one)  # (avgpool2d.3)
+                                copy_lanes(dL_dx[n, c, a, b], near)
 
-    return avgpool2d_forward, avgpool2d_backward, avgpool2d_backward_apart
+    return avgpool2d_backward, avgpool2d_backward_apart
 
 
 @kernel
@@ -96,24 +107,34 @@ def avgpool2d_forward_padded(x, z, rows, columns, area):
                         z[n, c, h, q, v] = total / area  # (avgpool2d.1)
 
 
-@kernel
-def avgpool2d_backward_padded(dL_dz, dL_dx, rows, columns, area):
-    """The same for windows over a border."""
-    blocks, C, P, Q, _ = dL_dz.shape
-    for n in range(blocks):
-        for c in range(C):
-            plane = dL_dx[n, c].reshape(-1)
-            for k in range(plane.size):
-                plane[k] = 0
-            for h in range(P):
-                row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
-                for q in range(Q):
-                    column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
-                    for i in range(i_from, i_to):
-                        for j in range(j_from, j_to):
-                            for v in range(LANES):
-                                share = dL_dz[n, c, h, q, v] / area
-                                dL_dx[n, c, index(row + i), index(column + j), v] += share  # (avgpool2d.3)
+@functools.cache
+def padded_backward(gradient):
+    """Return the backward kernel for windows over a border, through an activation in front with that gradient."""
+
+    @kernel
+    def avgpool2d_backward_padded(x, dL_dz, dL_dx, rows, columns, area):
+        """The same for windows over a border."""
+        blocks, C, P, Q, _ = dL_dz.shape
+        zero, one = dL_dz.dtype.type(0), dL_dz.dtype.type(1)
+        for n in range(blocks):
+            for c in range(C):
+                plane = dL_dx[n, c].reshape(-1)
+                for k in range(plane.size):
+                    plane[k] = zero
+                for h in range(P):
+                    row, i_from, i_to = rows[h, 0], rows[h, 1], rows[h, 2]
+                    for q in range(Q):
+                        column, j_from, j_to = columns[q, 0], columns[q, 1], columns[q, 2]
+                        for i in range(i_from, i_to):
+                            for j in range(j_from, j_to):
+                                a, b = index(row + i), index(column + j)
+                                for v in range(LANES):
+                                    share = dL_dz[n, c, h, q, v] / area
+                                    dL_dx[n, c, a, b, v] += gradient(
+                                        x[n, c, a, b, v], share, zero, one
+                                    )  # (avgpool2d.3)
+
+    return avgpool2d_backward_padded
 
 
 @cuda_kernel
@@ -170,6 +191,7 @@ class AvgPool2D(Pool2D):
     derivation = derivation
     kernels_alone = True
     takes_one = True
+    undoes_activation = True
 
     def forward(self, share: Share) -> None:
         """Compute z."""
@@ -177,20 +199,21 @@ class AvgPool2D(Pool2D):
         if self.is_padded:
             avgpool2d_forward_padded(x, z, s["rows"], s["columns"], x.dtype.type(self.size[0] * self.size[1]))
         else:
-            unpadded(*self.size, z.shape[-1])[0](x, z, *self.stride)
+            unpadded(*self.size, z.shape[-1])(x, z, *self.stride)
 
     def backward(self, share: Share) -> None:
-        """Spread each gradient evenly over its window."""
-        (dL_dx,), dL_dz, s = share.dL_dx, share.dL_dz, share.scratch
+        """Spread each gradient evenly over its window, and take it back through the activation in front."""
+        (x,), (dL_dx,), dL_dz, s = share.x, share.dL_dx, share.dL_dz, share.scratch
         if dL_dx is None:
             return
+        gradient = passed_on if share.before is None else share.before.formulas[1]
         if self.is_padded:
             area = dL_dz.dtype.type(self.size[0] * self.size[1])
-            avgpool2d_backward_padded(dL_dz, dL_dx, s["rows"], s["columns"], area)
+            padded_backward(gradient)(x, dL_dz, dL_dx, s["rows"], s["columns"], area)
             return
-        _, overlapping, apart = unpadded(*self.size)
+        overlapping, apart = unpadded_backward(*self.size, gradient)
         backward = apart if self.windows_are_apart(dL_dz, dL_dx) else overlapping
-        backward(dL_dz, dL_dx, *self.stride)
+        backward(x, dL_dz, dL_dx, *self.stride)
 
     def forward_cuda(self, share: Share) -> None:
         """Compute z."""

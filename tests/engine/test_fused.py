@@ -13,6 +13,7 @@ from handgrad.derivations import sigmoid as literal_sigmoid
 from handgrad.derivations import tanh as literal_tanh
 from handgrad.engine import (
     Add,
+    AvgPool2D,
     BatchNorm,
     Concat,
     Conv2D,
@@ -120,14 +121,18 @@ def other_activation(x):
     return Dense(3)(Flatten()(LeakyReLU(0.2)(Conv2D(4, 3, name="conv1")(x))))
 
 
-def pooled(x):
+def pooled(pool):
     """Pooling goes back through the activation in front: windows apart, with pixels in none, overlapping, over a border."""
-    x = MaxPool2D(2, name="apart")(ReLU(name="first")(Conv2D(5, 3, padding=2, name="conv1")(x)))
-    x = MaxPool2D(3, stride=1, name="overlapping")(
-        Tanh(name="second")(BatchNorm(name="bn2")(Conv2D(5, 3, padding=1)(x)))
-    )
-    x = MaxPool2D(2, padding=1, name="padded")(Sigmoid(name="third")(Conv2D(4, 2, padding=1, name="conv3")(x)))
-    return Dense(3)(Flatten()(MaxPool2D(2, name="alone")(Conv2D(4, 1, name="conv4")(x))))
+
+    def build(x):
+        x = pool(2, name="apart")(ReLU(name="first")(Conv2D(5, 3, padding=2, name="conv1")(x)))
+        x = pool(3, stride=1, name="overlapping")(
+            Tanh(name="second")(BatchNorm(name="bn2")(Conv2D(5, 3, padding=1)(x)))
+        )
+        x = pool(2, padding=1, name="padded")(Sigmoid(name="third")(Conv2D(4, 2, padding=1, name="conv3")(x)))
+        return Dense(3)(Flatten()(pool(2, name="alone")(Conv2D(4, 1, name="conv4")(x))))
+
+    return build
 
 
 def pooled_and_read(x):
@@ -139,7 +144,8 @@ def pooled_and_read(x):
 @pytest.mark.parametrize(
     ("build", "joined"),
     [
-        (pooled, {"conv1": "first", "bn2": "second", "conv3": "third"}),
+        (pooled(MaxPool2D), {"conv1": "first", "bn2": "second", "conv3": "third"}),
+        (pooled(AvgPool2D), {"conv1": "first", "bn2": "second", "conv3": "third"}),
         (pooled_and_read, {"conv1": "first"}),
         (branched, {"conv1": "first", "conv2": "second"}),
         (normalized, {"bn1": "first", "bn2": "second"}),
@@ -165,7 +171,12 @@ def test_networks_are_the_same_with_and_without(build, joined, threads, dtype):
 
 
 @pytest.mark.parametrize(
-    ("build", "undone"), [(pooled, {"conv1": "apart", "bn2": "overlapping", "conv3": "padded"}), (pooled_and_read, {})]
+    ("build", "undone"),
+    [
+        (pooled(MaxPool2D), {"conv1": "apart", "bn2": "overlapping", "conv3": "padded"}),
+        (pooled(AvgPool2D), {"conv1": "apart", "bn2": "overlapping", "conv3": "padded"}),
+        (pooled_and_read, {}),
+    ],
 )
 def test_who_goes_back_through_an_activation(build, undone):
     x = Input((2, 8, 8))
