@@ -256,9 +256,10 @@ def tile(problem: Problem) -> dict[str, Call]:
 
 
 # 5. ReLU is applied to what the convolution has just stored, while it is near, and its backward pass is part of the
-#    bias gradient's: two passes over memory less, and the map before the activation needs no memory at all.
+#    bias gradient's: two passes over memory less, and the map before the activation needs no memory at all. Where
+#    pooling stands behind, as in LeNet-5, that goes back through ReLU on its way, which takes still less.
 def fused(problem: Problem) -> dict[str, Call]:
-    """Run the convolution that applies the activation behind it, as training does."""
+    """Run the convolution that applies the activation behind it, as training does where no pooling follows."""
     return layers(problem, fused=True)
 
 

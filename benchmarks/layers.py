@@ -2,7 +2,8 @@
 
 The step itself is timed, on one thread, with a clock around each call that it makes: every layer's forward and backward
 pass, loading, loss, update. What is left is Python, and counting the correct answers. Times are medians over many
-steps. A layer that also applies the activation behind it has one line for both.
+steps. A layer that also applies the activation behind it has one line for both; where pooling follows, the way back
+through the activation is in the line of the pooling.
 """
 
 from __future__ import annotations

@@ -68,8 +68,8 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 def command(context: click.Context, out: str | None, picture: str | None, as_json: bool, **asked) -> int:
     """Measure training steps of the curriculum's networks: images per second, GFLOP/s, share of the peak, memory.
 
-    With --peers every network is trained by the others as well, in the same process and in turns, A B B A; a ratio is
-    that to the strongest of them in the same turn, and the median over the turns is shown with its quartiles. Turns
+    With --peers every network is trained by the others as well, in the same process and in turns, A B B A; ratios
+    are taken within a turn, and those to the strongest are shown, their median over the turns with its quartiles. Turns
     during which others used the machine are rejected and counted. The peers' samples are floats that lie ready; this
     engine gathers, scales and packs bytes in every step. Ratios above 1 say that this engine is faster; for memory,
     below 1 that it takes less.

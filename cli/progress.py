@@ -7,7 +7,6 @@ import time
 
 import click
 
-from ..engine.backend import kernels_cached
 from ..engine.training import Training
 
 WIDTH = 24  # characters of the bar
@@ -22,14 +21,16 @@ class TrainingProgress:
     training : Training
     quiet : bool
         Draw nothing, say nothing.
+    is_first : bool
+        Whether kernels have to be compiled.
     """
 
-    def __init__(self, training: Training, quiet: bool = False):
+    def __init__(self, training: Training, quiet: bool = False, is_first: bool = False):
         self.training, self.quiet = training, quiet
         self.live = not quiet and sys.stderr.isatty()
         self._drawn = 0.0
         self._length = 0
-        if not quiet and not kernels_cached():
+        if not quiet and is_first:
             click.echo("compiling kernels, once: this takes about 10 seconds, and the next start none", err=True)
 
     def step(self) -> None:

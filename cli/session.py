@@ -22,16 +22,22 @@ class Session:
     splits : Splits
     train : Dataset
         The training part that is used.
+
+    Attributes
+    ----------
+    is_first : bool
+        Whether no kernel was compiled when it began.
     """
 
     folder: Path
 
     def __init__(self, config: runs.Config, splits, train):
         from ..engine import schedules
+        from ..engine.backend import kernels_cached
         from ..engine.models.build import build
         from ..engine.training import Training
 
-        self.config, self.splits, self._train = config, splits, train
+        self.config, self.splits, self._train, self.is_first = config, splits, train, not kernels_cached()
         self.network = build(
             config.model,
             tuple(config.input_shape),
@@ -71,7 +77,7 @@ class Session:
         """Run the training; return None when it is done, or the signal that interrupted it, after a checkpoint."""
         from .progress import TrainingProgress
 
-        progress, at = TrainingProgress(self.training, quiet), self.training.progress
+        progress, at = TrainingProgress(self.training, quiet, self.is_first), self.training.progress
         if not quiet:
             self._introduce()
         with catch_signals() as caught:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from .session import Session
 LEARNING_RATES = {"adam": 0.003, "momentum": 0.01, "sgd": 0.05}
 EPOCHS, BATCH_SIZE = 3, 64
 SHAPES = {"mnist": (1, 28, 28), "fashion": (1, 28, 28), "mnist-5k": (1, 28, 28)}  # known before the data are read
+READ_AHEAD = ("mnist", "fashion")
 TOY_EPOCHS, TOY_RATE = 20, 10  # a net of a few neurons takes more epochs, and bears rates so many times as high
 
 
@@ -101,8 +104,7 @@ def _compile_in_two_processes(model: str, input_shape, optimizer: str, asked: di
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
     """Check everything that was asked for, then make the run folder."""
-    # what is on this machine is read during the imports below: most of it is unpacking, which leaves Python to them
-    reading = ThreadPoolExecutor(1).submit(_load, asked, download=False)
+    reading = _read_ahead(asked)
     model, explanation = losses.with_perceptron_rule(model)
     device = resolve_device(asked["device"])
     known_shape = None if explanation or asked["loss"] else SHAPES.get(asked["data_name"] or "mnist")
@@ -113,10 +115,11 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     from ..engine.feed import standardize
     from ..engine.models.build import build
 
+    cached = kernels_cached()
     if known_shape:
         build(model, known_shape)  # who misspells it is told at once
         if not is_helped:
-            _compile_in_two_processes(*behind, kernels_cached())
+            _compile_in_two_processes(*behind, cached)
     get_ready()
     name, splits = _load_data(asked, reading, quiet)
     train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
@@ -150,9 +153,9 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     if explanation and not quiet:
         note(explanation)
     session = Session(config, splits, train)
-    session.folder = runs.new_folder(asked["out"], model)
+    session.folder, session.is_first = runs.new_folder(asked["out"], model), not cached
     if not known_shape:
-        _compile_in_two_processes(model, train.sample_shape, kind, asked, device, kernels_cached())
+        _compile_in_two_processes(model, train.sample_shape, kind, asked, device, cached)
     session.write("config.json", json.dumps({"handgrad": __version__, **asdict(config)}, indent=1))
     session.write("env.json", json.dumps(runs.environment(), indent=1))
     return session
@@ -184,6 +187,25 @@ def _limited(train, limit: int | None, seed: int):
     return train.subset(np.sort(np.random.default_rng([seed, 1]).permutation(len(train))[:limit]))
 
 
+def _read_ahead(asked: dict) -> Future | None:
+    """Begin to read files that lie on this machine during the imports: unpacking them leaves Python to others.
+
+    The thread is a daemon, so that a start that fails, or is interrupted, need not wait for it.
+    """
+    if (asked["data_name"] or "mnist") not in READ_AHEAD:
+        return None
+    reading = Future()
+
+    def read() -> None:
+        try:
+            reading.set_result(_load(asked, download=False))
+        except Exception as error:  # raised again by who asks for the result
+            reading.set_exception(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    return reading
+
+
 def _load(asked: dict, **how):
     """Return the splits of the data that were asked for."""
     from ..datasets import load
@@ -192,16 +214,15 @@ def _load(asked: dict, **how):
     return load(asked["data_name"] or "mnist", **settings, **how)
 
 
-def _load_data(asked: dict, reading: Future, quiet: bool):
+def _load_data(asked: dict, reading: Future | None, quiet: bool):
     """Return (name, splits); without a named data set, the small sample stands in for an MNIST that cannot be had."""
     from ..datasets import DataNotFound
     from .data import download_progress
 
     name = asked["data_name"] or "mnist"
-    try:
-        return name, reading.result()
-    except DataNotFound:
-        pass
+    if reading is not None:
+        with suppress(DataNotFound):
+            return name, reading.result()
     with download_progress() as progress:
         try:
             return name, _load(asked, progress=progress)

@@ -150,6 +150,9 @@ def compile_everything(dtype: str) -> None:
         "conv 6@5x5 same > relu > maxpool 2 > conv 16@5x5 > tanh > avgpool 2 > dense 9 > relu > dense 2",
         "conv 6@5x5 same > tanh > conv 16@5x5 > relu > dense 9 > sigmoid > dense 9 > tanh > dense 2",
     )
+    pools = ("maxpool 2", "avgpool 2", "maxpool 3 stride 2")  # which go back through the activation in front of them
+    for activation in ("relu", "tanh", "sigmoid"):
+        texts += (" > ".join(f"conv 2@1x1 > {activation} > {pool}" for pool in pools) + " > dense 2",)
     for text in texts:
         network = build(text, (1, 14, 14), 2, dtype=dtype, threads=2)  # which wait for each other
         TrainingStep(network, make(choose(None, network), network), SGD(), many)(np.arange(64))

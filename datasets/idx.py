@@ -44,7 +44,7 @@ LARGEST_EXPANSION = 1032
 GZIP = 16 + zlib.MAX_WBITS  # what zlib is told of the container
 PACKED, PIECE = 2**16, 2**22  # bytes that are read at a time: at least of a compressed file, and at most
 REMEDY = "replace the file; `handgrad data fetch` and `handgrad data import` write files that they have checked"
-DAMAGED = (EOFError, zlib.error)
+DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile)
 
 
 def read_idx(
@@ -205,7 +205,7 @@ def unreadable(path: Path, error: OSError) -> DataError:
 
 
 @contextlib.contextmanager
-def open_content(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def open_content(path: Path) -> Iterator[tuple[BinaryIO | _Inflated, int]]:
     """Open a plain or gzip-compressed file for reading.
 
     Parameters
@@ -215,8 +215,8 @@ def open_content(path: Path) -> Iterator[tuple[BinaryIO, int]]:
 
     Yields
     ------
-    stream : BinaryIO
-        The content.
+    stream : object
+        The content; ``read(most)`` returns its next bytes.
     limit : int
         The content has at most so many bytes: the file's length, or what gzip could make of it.
 
@@ -245,7 +245,8 @@ class _Inflated:
     """What a gzip-compressed file holds, inflated in large pieces.
 
     The standard library's reader hands zlib 8 kB at a time; between them another thread that is busy with Python
-    keeps it waiting, a hundred times longer than they take.
+    keeps it waiting, a hundred times longer than they take. It still reads what follows the first stream of a file,
+    which in practice is nothing.
 
     Parameters
     ----------
@@ -255,31 +256,36 @@ class _Inflated:
 
     def __init__(self, file: BinaryIO):
         self._file, self._inflater = file, zlib.decompressobj(GZIP)
+        self._others: gzip.GzipFile | None = None
 
     def read(self, most: int) -> bytes:
         """Return the next bytes, so many or, at the end, fewer.
 
         Raises
         ------
-        EOFError, zlib.error
-            When the stream ends early or is damaged; at the end of it zlib has compared length and CRC.
+        EOFError, zlib.error, gzip.BadGzipFile
+            When a stream ends early or is damaged; at its end, length and CRC have been compared.
         """
-        pieces: list[bytes] = []
-        while most:
-            inflater = self._inflater
-            if inflater.eof:  # a file may be several streams, and zeros behind them
-                more = (inflater.unused_data or self._file.read(min(max(PACKED, most), PIECE))).lstrip(b"\0")
-                if not more:
-                    break
-                self._inflater = inflater = zlib.decompressobj(GZIP)
-            else:
-                more = inflater.unconsumed_tail or self._file.read(min(max(PACKED, most), PIECE))
-            piece = inflater.decompress(more, most)
-            if not (more or piece or inflater.eof):
+        pieces, inflater = [], self._inflater
+        while most and not inflater.eof:
+            packed = inflater.unconsumed_tail or self._file.read(min(max(PACKED, most), PIECE))
+            piece = inflater.decompress(packed, most)
+            if not (packed or piece or inflater.eof):
                 raise EOFError("the compressed data end early")
             pieces.append(piece)
             most -= len(piece)
+        if most:
+            self._others = self._others or self._streams_behind()
+            pieces.append(self._others.read(most))
         return b"".join(pieces)
+
+    def _streams_behind(self) -> gzip.GzipFile:
+        """Return what follows the first stream, behind any zeros."""
+        left = self._inflater.unused_data.lstrip(b"\0")
+        while not left and (packed := self._file.read(PACKED)):
+            left = packed.lstrip(b"\0")
+        self._file.seek(-len(left), os.SEEK_CUR)
+        return gzip.GzipFile(fileobj=self._file)
 
 
 def _type_code(dtype: np.dtype) -> int:
@@ -288,7 +294,7 @@ def _type_code(dtype: np.dtype) -> int:
     return TYPE_CODES[dtype.name]
 
 
-def _read_header(path: Path, stream: BinaryIO, code: int, dimensions: int) -> tuple[int, ...]:
+def _read_header(path: Path, stream: BinaryIO | _Inflated, code: int, dimensions: int) -> tuple[int, ...]:
     start = stream.read(4)
     if len(start) < 4 or start[:2] != b"\0\0":
         raise DataError(
@@ -336,7 +342,7 @@ def _bounded_size(path: Path, shape: tuple[int, ...], dtype: np.dtype, limit: in
     return wanted
 
 
-def _fill(path: Path, stream: BinaryIO, values: np.ndarray) -> None:
+def _fill(path: Path, stream: BinaryIO | _Inflated, values: np.ndarray) -> None:
     view, filled = memoryview(values), 0
     while filled < len(view):
         piece = stream.read(min(PIECE, len(view) - filled))

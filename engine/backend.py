@@ -119,7 +119,7 @@ _CACHE_DIRECTORY = cache_directory()
 
 
 def get_ready() -> None:
-    """Let Numba import what it needs before the first kernel, a third of a second that another thread can spend."""
+    """Let Numba import what it needs before the first kernel: a part of a second, while other threads read."""
     with global_compiler_lock:
         for context in (cpu_target.target_context, cpu_target.typing_context):
             context.refresh()

@@ -61,9 +61,8 @@ def unpadded_backward(fh: int, fw: int, gradient):
                             for i in range(fh):
                                 for j in range(fw):
                                     a, b = index(sh * h + i), index(sw * q + j)
-                                    dL_dx[n, c, a, b, v] += gradient(
-                                        x[n, c, a, b, v], share, zero, one
-                                    )  # (avgpool2d.3)
+                                    through = gradient(x[n, c, a, b, v], share, zero, one)
+                                    dL_dx[n, c, a, b, v] += through  # (avgpool2d.3)
 
     @kernel(short_loops=True)
     def avgpool2d_backward_apart(x, dL_dz, dL_dx, sh, sw):
@@ -130,9 +129,8 @@ def padded_backward(gradient):
                                 a, b = index(row + i), index(column + j)
                                 for v in range(LANES):
                                     share = dL_dz[n, c, h, q, v] / area
-                                    dL_dx[n, c, a, b, v] += gradient(
-                                        x[n, c, a, b, v], share, zero, one
-                                    )  # (avgpool2d.3)
+                                    through = gradient(x[n, c, a, b, v], share, zero, one)
+                                    dL_dx[n, c, a, b, v] += through  # (avgpool2d.3)
 
     return avgpool2d_backward_padded
 

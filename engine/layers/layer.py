@@ -57,7 +57,7 @@ class Share:
         What the layer asked for in ``common_scratch``, one for all workers.
     activation : Layer or None
         The activation that follows, where this layer applies it as well: then z is its output, and dL_dz, which arrives
-        as the gradient of that output, is overwritten by the gradient of the sum before it.
+        as the gradient of that output, is overwritten by the gradient of the sum before it, unless ``is_undone``.
     is_undone : bool
         Whether the layer behind has gone back through that activation: then dL_dz arrives as the gradient before it.
     before : Layer or None

@@ -190,5 +190,5 @@ def test_a_second_process_compiles_a_training_step_from_its_end(tmp_path):
     subprocess.run(command, check=True, env={**os.environ, "HANDGRAD_CACHE": str(tmp_path)})
     files = sorted(tmp_path.rglob("*.bin"), key=lambda file: file.stat().st_mtime_ns)
     names = list(dict.fromkeys(file.name.partition("-")[0] for file in files))
-    in_order = ["dense_weight_gradient", "dense_input_gradient", "dense_forward", "adam_update", "gather", "_meet"]
+    in_order = ["dense_weight_gradient", "dense_forward", "gather"]
     assert [name for name in names if name in in_order] == in_order

@@ -69,10 +69,10 @@ def test_the_line_is_redrawn_in_its_place_and_wiped(training, capsys, monkeypatc
 
 
 def test_compiling_is_announced_once_and_left_out_of_the_rate(training, capsys, monkeypatch):
-    monkeypatch.setattr("handgrad.cli.progress.kernels_cached", lambda: False)
-    TrainingProgress(training)
+    TrainingProgress(training, is_first=True)
     assert "compiling kernels, once" in capsys.readouterr().err
-    TrainingProgress(training, quiet=True)
+    TrainingProgress(training, quiet=True, is_first=True)
+    TrainingProgress(training)
     assert capsys.readouterr().err == ""
     clock = iter([0.0, 7.0])  # a first step that took, so the clock says, seven seconds of compiling
     monkeypatch.setattr("handgrad.engine.training.compile_seconds", lambda: next(clock))

@@ -62,6 +62,38 @@ def test_text_output_says_the_result_and_the_next_step(here, capsys):
     assert "512 samples to train, 100 to validate, 500 to test" in output.err
 
 
+def test_a_second_process_helps_once_where_nothing_is_compiled(here, capsys, monkeypatch):
+    helped = []
+    monkeypatch.setattr("handgrad.cli.warmup.compile_behind", lambda *asked: helped.append(asked))
+    monkeypatch.setattr("handgrad.cli.train.available_cores", lambda: 2)
+    counts = []
+    for k, cache in enumerate([None, None, here / "empty"]):
+        if cache:
+            monkeypatch.setenv("HANDGRAD_CACHE", str(cache))
+        assert train(capsys, TINY, *FAST, "--epochs", "1", "--optimizer", "sgd", "--out", str(k))[0] == 0
+        counts.append(len(helped))
+    assert (
+        counts[2] - counts[1] == 1 and counts[1] == counts[0]
+    )  # the first may find nothing, the second finds its kernels
+    assert helped[-1] == (TINY, (1, 28, 28), "sgd", "float32")
+
+
+@pytest.mark.parametrize("data", ["mnist", "fashion"])
+def test_what_is_wrong_with_data_is_one_line_whoever_reads_them(here, capsys, data):
+    folder = here / data
+    folder.mkdir()
+    for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        (folder / name).write_bytes(b"\x1f\x8b damaged")
+    assert run(["train", TINY, "--data", data, "--data-dir", str(here)]) == 3
+    missing = capsys.readouterr().err
+    for name in ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"):
+        (folder / name).write_bytes(b"\x1f\x8b damaged")
+    assert run(["train", TINY, "--data", data, "--data-dir", str(here)]) == 3
+    damaged = capsys.readouterr().err
+    assert "t10k-labels-idx1-ubyte.gz" in missing and len(missing.splitlines()) == 1
+    assert "is damaged" in damaged and len(damaged.splitlines()) == 1
+
+
 def test_the_same_seed_gives_the_same_parameters_and_another_seed_others(here, capsys):
     for name, seed in (("a", "3"), ("b", "3"), ("c", "4")):
         train(capsys, TINY, *FAST, "--epochs", "1", "--seed", seed, "--out", name)

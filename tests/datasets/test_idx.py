@@ -85,12 +85,18 @@ def test_a_second_stream_and_bytes_after_the_stream_are_noticed(tmp_path):
 
 
 def test_streams_in_a_row_are_one_content(tmp_path, monkeypatch):
-    packed = gzip.compress(CONTENT[:7]) + gzip.compress(b"") + gzip.compress(CONTENT[7:]) + bytes(9)
-    (tmp_path / "x.gz").write_bytes(packed)
-    for size in (1, 2, 5, 2**18):
+    parts = [gzip.compress(part) for part in (CONTENT[:7], b"", CONTENT[7:])]
+    path, right = tmp_path / "x.gz", hashlib.sha256(CONTENT).hexdigest()
+    for size in (1, 7, 2**16):
         monkeypatch.setattr(idx, "PACKED", size)
-        np.testing.assert_array_equal(read_idx(tmp_path / "x.gz", dimensions=3), IMAGES)
-        assert content_sha256(tmp_path / "x.gz", len(CONTENT)) == hashlib.sha256(CONTENT).hexdigest()
+        monkeypatch.setattr(idx, "PIECE", size)
+        for zeros in (b"", bytes(9), bytes(70_000)):
+            path.write_bytes(zeros.join([*parts, b""]))
+            np.testing.assert_array_equal(read_idx(path, dimensions=3), IMAGES)
+            assert content_sha256(path, len(CONTENT)) == right
+            assert "damaged" in complaint(path, parts[0] + parts[2] + zeros + b"garbage")
+            assert "bytes after the data" in complaint(path, gzip.compress(CONTENT) + zeros + parts[0])
+            assert "damaged" in complaint(path, gzip.compress(CONTENT) + zeros + b"garbage")
 
 
 def test_a_wrong_checksum_is_noticed(tmp_path):

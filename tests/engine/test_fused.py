@@ -125,7 +125,7 @@ def pooled(pool):
     """Pooling goes back through the activation in front: windows apart, with pixels in none, overlapping, over a border."""
 
     def build(x):
-        x = pool(2, name="apart")(ReLU(name="first")(Conv2D(5, 3, padding=2, name="conv1")(x)))
+        x = pool(2, name="apart")(ReLU(name="first")(Conv2D(5, 2, padding=1, name="conv1")(x)))
         x = pool(3, stride=1, name="overlapping")(
             Tanh(name="second")(BatchNorm(name="bn2")(Conv2D(5, 3, padding=1)(x)))
         )
