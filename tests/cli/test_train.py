@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from handgrad.cli import run
+from handgrad.datasets import PUBLISHED
 from handgrad.engine.folders import cache_folder
 
 TINY = "conv 2@5x5 stride 2 > relu > maxpool 2 > dropout 0.2 > dense 10"
@@ -78,10 +79,10 @@ def test_a_second_process_helps_once_where_nothing_is_compiled(here, capsys, mon
     assert helped[-1] == (TINY, (1, 28, 28), "sgd", "float32")
 
 
-@pytest.mark.parametrize("data", ["mnist", "fashion"])
-def test_what_is_wrong_with_data_is_one_line_whoever_reads_them(here, capsys, data):
-    folder = here / data
-    folder.mkdir()
+@pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.name)
+def test_what_is_wrong_with_data_is_one_line_whoever_reads_them(here, capsys, published):
+    data, folder = published.name, here / published.folders[0]
+    folder.mkdir(parents=True)
     for name in ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
         (folder / name).write_bytes(b"\x1f\x8b damaged")
     assert run(["train", TINY, "--data", data, "--data-dir", str(here)]) == 3
