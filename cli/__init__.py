@@ -6,6 +6,7 @@ target failed, 2 wrong usage, 3 data, 4 device, 130 and 143 interrupted.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import signal
 import sys
@@ -66,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     if hasattr(signal, "SIGPIPE") and sys.argv[1:2] not in (["train"], ["data"]):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `handgrad trace last | head` ends without a word, as others do
+    gc.set_threshold(50_000, 20, 20)  # compiling makes many objects that stay: looking for garbage took a tenth of it
     sys.exit(run(arguments))
 
 

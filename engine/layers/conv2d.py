@@ -4,12 +4,13 @@ Ladder: the literal loops of the derivation, then tiles of some channels x LANES
 channels of one block of samples, or 3/4 of TILE and two blocks, whichever leaves fewer surplus (6 channels of LeNet-5).
 The weights are copied first so that the numbers that one step needs lie side by side: ``by_output`` [tile, c, i, j, t]
 for the forward pass, ``by_input`` [tile, o, i, j, t] for the input gradient. The forward pass reads a copy with a
-border of zeros, so that the three loops over the kernel are one over a table of offsets; both gradients take the bounds
-of these loops from tables, because in a border as wide as they need most products would be zeros. Stride and dilation
-change index arithmetic alone. The last tile of a group is filled up with zero weights whose results are stored first
-and then overwritten by the last channel. The weight gradient goes over strips of rows that stay in the nearest cache
-while all offsets (i, j) of the kernel take their sums: reading whole planes for every offset, it waited for memory (46
-GFLOP/s against 70). An activation that follows is applied to a band of rows while it is near.
+border of zeros, so that the three loops over the kernel are one over a table of offsets, and all filters read the rows
+of a window before the next ones are touched; both gradients take the bounds of the three loops from tables, because in
+a border as wide as they need most products would be zeros. Stride and dilation change index arithmetic alone. The last
+tile of a group is filled up with zero weights whose results are stored first and then overwritten by the last channel.
+The weight gradient goes over strips of rows that stay in the nearest cache while all offsets (i, j) of the kernel take
+their sums: reading whole planes for every offset, it waited for memory (46 GFLOP/s against 70). An activation that
+follows is applied to a band of rows while it is near.
 
 On two rungs further up the work itself is done otherwise: kernels of 3 x 3 with many channels take a quarter of the
 products in ``winograd.py``, and a single sample, beside which 15 of 16 lanes would be empty, goes without lanes in
