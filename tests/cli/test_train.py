@@ -73,9 +73,8 @@ def test_a_second_process_helps_once_where_nothing_is_compiled(here, capsys, mon
             monkeypatch.setenv("HANDGRAD_CACHE", str(cache))
         assert train(capsys, TINY, *FAST, "--epochs", "1", "--optimizer", "sgd", "--out", str(k))[0] == 0
         counts.append(len(helped))
-    assert (
-        counts[2] - counts[1] == 1 and counts[1] == counts[0]
-    )  # the first may find nothing, the second finds its kernels
+    assert counts[1] == counts[0]  # where the first found nothing, the second finds its kernels
+    assert counts[2] == counts[1] + 1
     assert helped[-1] == (TINY, (1, 28, 28), "sgd", "float32")
 
 
