@@ -14,7 +14,7 @@ from ...derivations import avgpool2d as derivation
 from ..backend import LANES, copy_lanes, index, kernel, registers
 from ..cuda import cuda_kernel, maps, position
 from .layer import Share
-from .pool import Pool2D, passed_on
+from .pool import Pool2D, gradient_before
 
 
 @functools.cache
@@ -204,7 +204,7 @@ class AvgPool2D(Pool2D):
         (x,), (dL_dx,), dL_dz, s = share.x, share.dL_dx, share.dL_dz, share.scratch
         if dL_dx is None:
             return
-        gradient = passed_on if share.before is None else share.before.formulas[1]
+        gradient = gradient_before(share)
         if self.is_padded:
             area = dL_dz.dtype.type(self.size[0] * self.size[1])
             padded_backward(gradient)(x, dL_dz, dL_dx, s["rows"], s["columns"], area)

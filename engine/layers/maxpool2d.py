@@ -19,7 +19,7 @@ from ...derivations import maxpool2d as derivation
 from ..backend import LANES, index, kernel, registers
 from ..cuda import WARP, cuda_kernel, maps, position
 from .layer import Share
-from .pool import Pool2D, passed_on
+from .pool import Pool2D, gradient_before
 
 
 @functools.cache
@@ -259,7 +259,7 @@ class MaxPool2D(Pool2D):
         (dL_dx,), z, dL_dz, s = share.dL_dx, share.z, share.dL_dz, share.scratch
         if dL_dx is None:
             return
-        gradient = passed_on if share.before is None else share.before.formulas[1]
+        gradient = gradient_before(share)
         if self.is_padded:
             padded_backward(gradient)(z, dL_dz, s["winner"], dL_dx, s["rows"], s["columns"], self.size[1])
             return
