@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from . import losses, runs
+from .compilers import SecondCompiler
 from .console import note, print_json
 from .interrupts import catch_signals
 from .lines import units_alike, why_not
@@ -27,9 +28,12 @@ class Session:
     ----------
     is_first : bool
         Whether no kernel was compiled when it began.
+    second_compiler : SecondCompiler or None
+        Compiles beside this process.
     """
 
     folder: Path
+    second_compiler: SecondCompiler | None = None
 
     def __init__(self, config: runs.Config, splits, train):
         from ..engine import schedules
@@ -81,6 +85,8 @@ class Session:
         if not quiet:
             self._introduce()
         with catch_signals() as caught:
+            if self.second_compiler is not None:
+                self.second_compiler.compile()
             for word in self.training.run():
                 if word == "epoch":
                     progress.clear()

@@ -20,6 +20,7 @@ from ..engine.cores import available_cores
 from ..engine.folders import kernels_folder
 from ..engine.initializers import BY_NAME
 from . import losses, runs
+from .compilers import Request, SecondCompiler
 from .console import json_option, note
 from .options import data_options, device_option, one_text, resolve_device, threads_option
 from .session import Session
@@ -92,14 +93,15 @@ def command(
     return session.report(target_accuracy, as_json, time.perf_counter() - started)
 
 
-def _compile_in_two_processes(model: str, input_shape, optimizer: str, asked: dict, device: str, cached: bool) -> bool:
-    """When no kernel is compiled yet, let a second process begin at the other end of the step; return whether."""
-    from .warmup import compile_behind
-
-    is_needed = device == "cpu" and not cached and available_cores() > 1
-    if is_needed:
-        compile_behind(model, input_shape, optimizer, asked["dtype"] or "float32")
-    return is_needed
+def _second_compiler(model: str, input_shape, asked: dict, device: str, cached: bool) -> SecondCompiler | None:
+    """Return a second process that begins to compile the training step, when none of its kernels is compiled yet."""
+    if device != "cpu" or cached or available_cores() == 1:
+        return None
+    optimizer = asked["optimizer"] or "adam"
+    batch_size = min(asked["batch_size"] or BATCH_SIZE, asked["limit"] or BATCH_SIZE)
+    return SecondCompiler(
+        Request(model, input_shape, optimizer, asked["dtype"] or "float32", batch_size, asked["loss"])
+    )
 
 
 def _new(model: str, asked: dict, quiet: bool) -> Session:
@@ -107,10 +109,10 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     reading = _read_ahead(asked)
     model, explanation = losses.with_perceptron_rule(model)
     device = resolve_device(asked["device"])
-    known_shape = None if explanation or asked["loss"] else SHAPES.get(asked["data_name"] or "mnist")
-    behind = model, known_shape, asked["optimizer"] or "adam", asked, device
-    # where there is no kernel of any version, that is known before Numba is imported
-    is_helped = known_shape and _compile_in_two_processes(*behind, any(kernels_folder().glob("*/*.bin")))
+    known_shape = None if explanation or asked["loss"] == "perceptron" else SHAPES.get(asked["data_name"] or "mnist")
+    second = None
+    if known_shape:  # where there is no kernel of any version, that is known before Numba is imported
+        second = _second_compiler(model, known_shape, asked, device, any(kernels_folder().glob("*/*.bin")))
     from ..engine.backend import get_ready, kernels_cached
     from ..engine.feed import standardize
     from ..engine.models.build import build
@@ -118,8 +120,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     cached = kernels_cached()
     if known_shape:
         build(model, known_shape)  # who misspells it is told at once
-        if not is_helped:
-            _compile_in_two_processes(*behind, cached)
+        second = second or _second_compiler(model, known_shape, asked, device, cached)
     get_ready()
     name, splits = _load_data(asked, reading, quiet)
     train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
@@ -154,8 +155,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
         note(explanation)
     session = Session(config, splits, train)
     session.folder, session.is_first = runs.new_folder(asked["out"], model), not cached
-    if not known_shape:
-        _compile_in_two_processes(model, train.sample_shape, kind, asked, device, cached)
+    session.second_compiler = second
     session.write("config.json", json.dumps({"handgrad": __version__, **asdict(config)}, indent=1))
     session.write("env.json", json.dumps(runs.environment(), indent=1))
     return session

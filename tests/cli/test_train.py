@@ -65,7 +65,15 @@ def test_text_output_says_the_result_and_the_next_step(here, capsys):
 
 def test_a_second_process_helps_once_where_nothing_is_compiled(here, capsys, monkeypatch):
     helped = []
-    monkeypatch.setattr("handgrad.cli.warmup.compile_behind", lambda *asked: helped.append(asked))
+
+    class Second:
+        def __init__(self, request):
+            self.request = request
+
+        def compile(self):
+            helped.append(self.request)
+
+    monkeypatch.setattr("handgrad.cli.train.SecondCompiler", Second)
     monkeypatch.setattr("handgrad.cli.train.available_cores", lambda: 2)
     counts = []
     for k, cache in enumerate([None, None, here / "empty"]):
@@ -75,7 +83,7 @@ def test_a_second_process_helps_once_where_nothing_is_compiled(here, capsys, mon
         counts.append(len(helped))
     assert counts[1] == counts[0]  # where the first found nothing, the second finds its kernels
     assert counts[2] == counts[1] + 1
-    assert helped[-1] == (TINY, (1, 28, 28), "sgd", "float32")
+    assert helped[-1] == (TINY, (1, 28, 28), "sgd", "float32", 64, None)
 
 
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.name)
