@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     if hasattr(signal, "SIGPIPE") and sys.argv[1:2] not in (["train"], ["data"]):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `handgrad trace last | head` ends without a word, as others do
-    gc.set_threshold(50_000, 20, 20)  # compiling makes many objects that stay: looking for garbage took a tenth of it
+    gc.set_threshold(200_000, 20, 20)  # imports and compiling make many objects that stay: looking takes a tenth of it
     sys.exit(run(arguments))
 
 

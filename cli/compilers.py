@@ -1,106 +1,119 @@
-"""Two processes that compile what a training step needs: Numba compiles one kernel at a time in each of them."""
+"""Before a first training step: two processes compile its kernels, for Numba compiles one at a time in each of them."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-import subprocess
+import signal
 import sys
-import threading
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 
-JOBS = 1000  # more kernels than a step has; their numbers are 2,000 bytes, which fit into a pipe that nobody reads yet
-DIGITS = 2  # bytes of a number
+from ..engine.cores import available_cores
+from . import losses, runs
+
+PATIENCE = 30.0  # seconds for the other's last kernel; then this process compiles it when the step calls it
 
 
-class Request(NamedTuple):
-    """A training step, by what decides its kernels."""
-
-    model: str
-    input_shape: tuple[int, ...]
-    optimizer: str
-    dtype: str
-    batch_size: int
-    loss: str | None
-
-    @classmethod
-    def parse(cls, text: str) -> Request:
-        """Read what ``str`` wrote."""
-        values = json.loads(text)
-        return cls(values[0], tuple(values[1]), *values[2:])
-
-    def __str__(self) -> str:
-        return json.dumps(self)
-
-
-class SecondCompiler:
-    """A second process that takes turns with this one, so that both have finished when no kernel is left.
-
-    Both make the same list of kernels. The numbers 0, 1, 2, ... lie in a pipe: whoever takes one out compiles that
-    kernel. What the other has compiled comes from the cache.
+def is_compiled(config: runs.Config) -> bool:
+    """Return whether such a training has begun before, with the same sources and versions.
 
     Parameters
     ----------
-    request : Request
+    config : runs.Config
     """
-
-    def __init__(self, request: Request):
-        self._request = request
-        self._turns, numbers = os.pipe()
-        with open(numbers, "wb") as file:
-            file.write(b"".join(number.to_bytes(DIGITS, "little") for number in range(JOBS)))
-        command = [sys.executable, "-m", "handgrad", "warmup", "--beside", str(request)]
-        streams = {"stdin": self._turns, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._process = None
-        with suppress(OSError):  # then this process compiles everything
-            self._process = subprocess.Popen(command, start_new_session=True, **streams)
-            threading.Thread(target=self._process.wait, daemon=True).start()
-
-    def compile(self) -> None:
-        """Compile, and return when neither process has anything left to do."""
-        compile_in_turns(self._turns, kernels_of_a_step(self._request))
-        os.close(self._turns)
-        if self._process is not None:
-            with self._process.stdout as finished:
-                finished.read(1)  # nothing, where it came to an end before; then kernels are compiled when needed
+    return _stamp(config).exists()
 
 
-def compile_beside(request: Request) -> None:
-    """Be the second process; at last compile what a step on a single sample, an epoch's last mini-batch, may need.
+def _stamp(config: runs.Config) -> Path:
+    """Return the empty file that says so: looking at each kernel's would take a tenth of a second of every start."""
+    from ..engine.backend import CACHE_DIRECTORY
+
+    deciding = config.model, config.input_shape, config.classes, config.dtype, config.batch_size, config.loss
+    deciding += config.optimizer, config.threads
+    return CACHE_DIRECTORY / f"step-{hashlib.sha256(repr(deciding).encode()).hexdigest()[:16]}"
+
+
+def compile_step(config: runs.Config, train) -> None:
+    """Compile what a training step needs; return when all of it is in this process or in the cache.
 
     Parameters
     ----------
-    request : Request
+    config : runs.Config
+    train : Dataset
+        The samples of the training.
     """
-    compile_in_turns(sys.stdin.fileno(), kernels_of_a_step(request))
-    with suppress(OSError):
-        os.write(sys.stdout.fileno(), b".")
-    new_step(request, threads=2)(np.arange(1))
+    samples = train.subset(np.arange(min(config.batch_size, len(train))))
+    kernels = kernels_of_a_step(config, samples)
+    if available_cores() > 1:
+        _compile_in_two_processes(kernels, config, samples, len(train) % config.batch_size)
+    else:
+        for kernel, types in kernels:
+            kernel.compile(types)
+    with suppress(OSError):  # as the kernels, whose cache may be read-only
+        _stamp(config).touch()
 
 
-def compile_in_turns(turns: int, kernels: Sequence[tuple]) -> None:
-    """Compile the kernels whose numbers come out of a pipe, as long as there are any.
+def _compile_in_two_processes(kernels: list[tuple], config: runs.Config, samples, rest: int) -> None:
+    """Take turns with a second process until no kernel is left and both have finished.
+
+    Where the system can copy a running process, the second one begins with all that this one has imported.
+    """
+    import multiprocessing  # later starts have no need of it
+
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    turns = context.Value("i", 0)
+    finished, end = context.Pipe(duplex=False)
+    known = kernels if context.get_start_method() == "fork" else None
+    second = context.Process(target=_be_second, args=(turns, end, known, config, samples, rest), daemon=True)
+    with suppress(OSError):  # then this process compiles everything
+        second.start()
+    end.close()
+    compile_in_turns(turns, kernels)
+    finished.poll(PATIENCE)  # until the other closes its end, be it by coming to an untimely one
+    finished.close()
+
+
+def _be_second(turns, end, kernels: list[tuple] | None, config: runs.Config, samples, rest: int) -> None:
+    """Compile in turns with the training, then what an epoch's last and smaller mini-batch needs besides."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the training, which ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+    compile_in_turns(turns, kernels_of_a_step(config, samples) if kernels is None else kernels)
+    end.close()
+    if rest:
+        new_step(config, samples)(np.arange(rest))
+
+
+def compile_in_turns(turns, kernels: list[tuple]) -> None:
+    """Compile kernels whose turn nobody else has taken, as long as there are any.
 
     Parameters
     ----------
-    turns : int
-        File descriptor.
-    kernels : sequence of (Kernel, tuple of numba.types.Type)
+    turns : multiprocessing.Value of int
+        How many have been taken.
+    kernels : list of (Kernel, tuple of numba.types.Type)
+        The same in all processes.
     """
-    while number := os.read(turns, DIGITS):
-        place = int.from_bytes(number, "little")
-        if place >= len(kernels):
+    while True:
+        with turns.get_lock():
+            turn, turns.value = turns.value, turns.value + 1
+        if turn >= len(kernels):
             return
-        kernel, types = kernels[place]
+        kernel, types = kernels[turn]
         kernel.compile(types)
 
 
-def kernels_of_a_step(request: Request) -> list[tuple]:
-    """Return what a training step compiles, long kernels first: the last ones decide who waits for whom.
+def kernels_of_a_step(config: runs.Config, samples) -> list[tuple]:
+    """Return what a training step calls, long kernels first: the last ones decide who waits for whom.
+
+    Parameters
+    ----------
+    config : runs.Config
+    samples : Dataset
+        A mini-batch.
 
     Returns
     -------
@@ -119,33 +132,30 @@ def kernels_of_a_step(request: Request) -> list[tuple]:
         def barrier(self, team=None):
             pass
 
-    step = new_step(request, threads=2)
-    step.network.workers = OneAfterTheOther(2)
-    step.pass_for(request.batch_size).as_programs = False  # programs are made of compiled kernels
+    step = new_step(config, samples)
+    step.network.workers = OneAfterTheOther(config.threads)
+    step.pass_for(len(samples)).as_programs = False  # programs are made of compiled kernels
     with kernel_calls(run=False) as calls:
-        call_every_kernel()
-        step(np.arange(request.batch_size))
+        step(np.arange(len(samples)))
+        if config.threads > 1:
+            call_every_kernel()
     kernels = dict.fromkeys((kernel, tuple(map(typeof, args))) for kernel, args in calls)
     return sorted(kernels, key=lambda item: -len(item[0].py_func.__code__.co_code))
 
 
-def new_step(request: Request, threads: int):
-    """Return a training step on blank samples.
+def new_step(config: runs.Config, samples):
+    """Return a step of such a training whose network is not that of the training.
 
     Parameters
     ----------
-    request : Request
-    threads : int
+    config : runs.Config
+    samples : Dataset
     """
-    from ..engine.feed import Feed
     from ..engine.models.build import build
     from ..engine.training import TrainingStep
-    from .losses import choose, make
     from .session import make_optimizer
 
-    blank, one = np.zeros((request.batch_size, *request.input_shape), np.uint8), np.ones(1)
-    feed = Feed(blank, np.zeros(request.batch_size, np.int64), one, 0 * one)
-    network = build(request.model, request.input_shape, dtype=request.dtype, threads=threads)
-    return TrainingStep(
-        network, make(choose(request.loss, network), network), make_optimizer(request.optimizer, {}), feed
-    )
+    kinds = {"dtype": config.dtype, "threads": config.threads}
+    network = build(config.model, tuple(config.input_shape), config.classes, **kinds)
+    loss, optimizer = losses.make(config.loss, network), make_optimizer(config.optimizer, config.optimizer_settings)
+    return TrainingStep(network, loss, optimizer, runs.feed(config, samples))

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from . import losses, runs
-from .compilers import SecondCompiler
+from . import compilers, losses, runs
 from .console import note, print_json
 from .interrupts import catch_signals
 from .lines import units_alike, why_not
@@ -24,24 +23,16 @@ class Session:
     train : Dataset
         The training part that is used.
 
-    Attributes
-    ----------
-    is_first : bool
-        Whether no kernel was compiled when it began.
-    second_compiler : SecondCompiler or None
-        Compiles beside this process.
     """
 
     folder: Path
-    second_compiler: SecondCompiler | None = None
 
     def __init__(self, config: runs.Config, splits, train):
         from ..engine import schedules
-        from ..engine.backend import kernels_cached
         from ..engine.models.build import build
         from ..engine.training import Training
 
-        self.config, self.splits, self._train, self.is_first = config, splits, train, not kernels_cached()
+        self.config, self.splits, self._train = config, splits, train
         self.network = build(
             config.model,
             tuple(config.input_shape),
@@ -81,12 +72,13 @@ class Session:
         """Run the training; return None when it is done, or the signal that interrupted it, after a checkpoint."""
         from .progress import TrainingProgress
 
-        progress, at = TrainingProgress(self.training, quiet, self.is_first), self.training.progress
+        is_first = self.config.device == "cpu" and not compilers.is_compiled(self.config)
+        progress, at = TrainingProgress(self.training, quiet, is_first), self.training.progress
         if not quiet:
             self._introduce()
         with catch_signals() as caught:
-            if self.second_compiler is not None:
-                self.second_compiler.compile()
+            if is_first:
+                compilers.compile_step(self.config, self._train)
             for word in self.training.run():
                 if word == "epoch":
                     progress.clear()

@@ -17,10 +17,8 @@ import numpy as np
 from .. import __version__
 from ..engine.checks import ConfigurationError, DataError
 from ..engine.cores import available_cores
-from ..engine.folders import kernels_folder
 from ..engine.initializers import BY_NAME
 from . import losses, runs
-from .compilers import Request, SecondCompiler
 from .console import json_option, note
 from .options import data_options, device_option, one_text, resolve_device, threads_option
 from .session import Session
@@ -93,38 +91,19 @@ def command(
     return session.report(target_accuracy, as_json, time.perf_counter() - started)
 
 
-def _second_compiler(model: str, input_shape, asked: dict, device: str, cached: bool) -> SecondCompiler | None:
-    """Return a second process that begins to compile the training step, when none of its kernels is compiled yet."""
-    if device != "cpu" or cached or available_cores() == 1:
-        return None
-    optimizer = asked["optimizer"] or "adam"
-    batch_size = min(asked["batch_size"] or BATCH_SIZE, asked["limit"] or BATCH_SIZE)
-    return SecondCompiler(
-        Request(model, input_shape, optimizer, asked["dtype"] or "float32", batch_size, asked["loss"])
-    )
-
-
 def _new(model: str, asked: dict, quiet: bool) -> Session:
     """Check everything that was asked for, then make the run folder."""
     reading = _read_ahead(asked)
     model, explanation = losses.with_perceptron_rule(model)
     device = resolve_device(asked["device"])
-    known_shape = None if explanation or asked["loss"] == "perceptron" else SHAPES.get(asked["data_name"] or "mnist")
-    second = None
-    if known_shape:  # where there is no kernel of any version, that is known before Numba is imported
-        second = _second_compiler(model, known_shape, asked, device, any(kernels_folder().glob("*/*.bin")))
-    from ..engine.backend import get_ready, kernels_cached
-    from ..engine.feed import standardize
+    from ..engine.backend import get_ready
     from ..engine.models.build import build
 
-    cached = kernels_cached()
+    known_shape = SHAPES.get(asked["data_name"] or "mnist")
     if known_shape:
         build(model, known_shape)  # who misspells it is told at once
-        second = second or _second_compiler(model, known_shape, asked, device, cached)
     get_ready()
-    name, splits = _load_data(asked, reading, quiet)
-    train = _limited(splits.train, asked["limit"], asked["seed"] or 0)
-    scale, shift = standardize(train.images)
+    name, (splits, train, scale, shift) = _load_data(asked, reading, quiet)
     network = build(model, train.sample_shape, len(train.classes), dtype=asked["dtype"] or "float32", threads=1)
     loss = losses.choose(asked["loss"], network)
     kind = asked["optimizer"] or ("sgd" if loss == "perceptron" else "adam")
@@ -154,8 +133,7 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     if explanation and not quiet:
         note(explanation)
     session = Session(config, splits, train)
-    session.folder, session.is_first = runs.new_folder(asked["out"], model), not cached
-    session.second_compiler = second
+    session.folder = runs.new_folder(asked["out"], model)
     session.write("config.json", json.dumps({"handgrad": __version__, **asdict(config)}, indent=1))
     session.write("env.json", json.dumps(runs.environment(), indent=1))
     return session
@@ -206,16 +184,21 @@ def _read_ahead(asked: dict) -> Future | None:
     return reading
 
 
-def _load(asked: dict, **how):
-    """Return the splits of the data that were asked for."""
+def _load(asked: dict, **how) -> tuple:
+    """Return the splits of the data that were asked for, the training part that is used, and its scale and shift."""
     from ..datasets import load
 
-    settings = {"folder": asked["data_dir"], "seed": asked["seed"] or 0, "validation": asked["validation"]}
-    return load(asked["data_name"] or "mnist", **settings, **how)
+    seed = asked["seed"] or 0
+    settings = {"folder": asked["data_dir"], "seed": seed, "validation": asked["validation"]}
+    splits = load(asked["data_name"] or "mnist", **settings, **how)
+    train = _limited(splits.train, asked["limit"], seed)
+    from ..engine.feed import standardize
+
+    return splits, train, *standardize(train.images)
 
 
 def _load_data(asked: dict, reading: Future | None, quiet: bool):
-    """Return (name, splits); without a named data set, the small sample stands in for an MNIST that cannot be had."""
+    """Return the name and what ``_load`` returns; the small sample stands in for an MNIST that cannot be had."""
     from ..datasets import DataNotFound
     from .data import download_progress
 
@@ -230,9 +213,9 @@ def _load_data(asked: dict, reading: Future | None, quiet: bool):
             if asked["data_name"] or asked["data_dir"] or not Path(os.environ.get("HANDGRAD_DATA") or ".").is_dir():
                 raise
             try:
-                splits = _load(asked | {"data_name": "mnist-5k", "data_dir": None})
+                loaded = _load(asked | {"data_name": "mnist-5k", "data_dir": None})
             except DataError:
                 raise missing from None
     if not quiet:
         note("MNIST is not on this machine and cannot be downloaded: training on mnist-5k, 5,000 of its images")
-    return "mnist-5k", splits
+    return "mnist-5k", loaded

@@ -7,19 +7,14 @@ import time
 import click
 import numpy as np
 
-from .compilers import Request, compile_beside
 from .console import json_option, print_json
 
 
 @click.command(short_help="Compile all kernels now.")
 @click.option("--dtype", type=click.Choice(["float32", "float64", "both"]), default="float32", show_default=True)
-@click.option("--beside", hidden=True, help="Compile a training step in turns with the process that asks for it.")
 @json_option
-def command(dtype: str, beside: str | None, as_json: bool):
+def command(dtype: str, as_json: bool):
     """Compile the kernels of every layer, loss and optimiser, and keep them in the cache folder."""
-    if beside:
-        compile_beside(Request.parse(beside))
-        return
     from ..engine.backend import cache_directory, kernels_ready
 
     started = time.perf_counter()

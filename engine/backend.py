@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import pickle
 import platform
@@ -25,6 +26,7 @@ from llvmlite import ir
 from numba import int32, njit, typeof, types, uint32
 from numba import uint64 as index  # an index that cannot be negative needs no wrap-around check
 from numba.core import cgutils, config, event
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
@@ -55,6 +57,7 @@ from numba.np.arrayobj import populate_array
 from .folders import kernels_folder
 
 __all__ = [
+    "CACHE_DIRECTORY",
     "LANES",
     "TILE",
     "atomic_add",
@@ -68,7 +71,6 @@ __all__ = [
     "int32",
     "kernel",
     "kernel_calls",
-    "kernels_cached",
     "kernels_ready",
     "registers",
     "replay",
@@ -135,7 +137,20 @@ def cache_directory() -> Path:
     return kernels_folder() / digest.hexdigest()[:16]
 
 
-_CACHE_DIRECTORY = cache_directory()
+CACHE_DIRECTORY = cache_directory()
+
+
+def _number_anew() -> None:
+    """Number functions from somewhere else than other processes: Numba counts from 1 in each of them.
+
+    It tells functions of one name apart in machine code, and in the cache that of many processes comes together.
+    """
+    FunctionIdentity._unique_ids = itertools.count(int.from_bytes(os.urandom(6), "little"))
+
+
+_number_anew()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_number_anew)
 
 
 def get_ready() -> None:
@@ -143,11 +158,6 @@ def get_ready() -> None:
     with global_compiler_lock:
         for context in (cpu_target.target_context, cpu_target.typing_context):
             context.refresh()
-
-
-def kernels_cached() -> bool:
-    """Return whether the cache folder holds any kernel of these sources and versions."""
-    return any(_CACHE_DIRECTORY.glob("*.bin"))
 
 
 def _enclosed(function) -> list:
@@ -171,7 +181,7 @@ class KernelCache(FunctionCache):
     @property
     def cache_path(self) -> str:
         """Folder of the cache files, for Numba's statistics."""
-        return str(_CACHE_DIRECTORY)
+        return str(CACHE_DIRECTORY)
 
     def flush(self):
         """Do nothing: kernels of other sources lie in other folders."""
@@ -183,7 +193,7 @@ class KernelCache(FunctionCache):
 
     def _path(self, sig, codegen) -> Path:
         key = repr((self._py_func.__module__, self._py_func.__qualname__, self._index_key(sig, codegen)))
-        return _CACHE_DIRECTORY / f"{self._py_func.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
+        return CACHE_DIRECTORY / f"{self._py_func.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
 
     def load_overload(self, sig, target_context):
         """Return the compiled kernel from the cache, or None when it is missing, damaged or unreadable."""

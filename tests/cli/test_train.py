@@ -63,27 +63,13 @@ def test_text_output_says_the_result_and_the_next_step(here, capsys):
     assert "512 samples to train, 100 to validate, 500 to test" in output.err
 
 
-def test_a_second_process_helps_once_where_nothing_is_compiled(here, capsys, monkeypatch):
-    helped = []
-
-    class Second:
-        def __init__(self, request):
-            self.request = request
-
-        def compile(self):
-            helped.append(self.request)
-
-    monkeypatch.setattr("handgrad.cli.train.SecondCompiler", Second)
-    monkeypatch.setattr("handgrad.cli.train.available_cores", lambda: 2)
-    counts = []
-    for k, cache in enumerate([None, None, here / "empty"]):
-        if cache:
-            monkeypatch.setenv("HANDGRAD_CACHE", str(cache))
-        assert train(capsys, TINY, *FAST, "--epochs", "1", "--optimizer", "sgd", "--out", str(k))[0] == 0
-        counts.append(len(helped))
-    assert counts[1] == counts[0]  # where the first found nothing, the second finds its kernels
-    assert counts[2] == counts[1] + 1
-    assert helped[-1] == (TINY, (1, 28, 28), "sgd", "float32", 64, None)
+def test_the_first_start_of_a_training_compiles_and_later_ones_do_not(here, capsys, monkeypatch):
+    monkeypatch.setattr("handgrad.engine.backend.CACHE_DIRECTORY", here / "empty")
+    messages = []
+    for k, optimizer in enumerate(["sgd", "sgd", "momentum"]):
+        assert run(["train", TINY, *FAST, "--epochs", "1", "--optimizer", optimizer, "--out", str(k)]) == 0
+        messages.append("compiling kernels" in capsys.readouterr().err)
+    assert messages == [True, False, True]
 
 
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.name)

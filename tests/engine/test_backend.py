@@ -222,7 +222,7 @@ import sys
 import pytest
 from handgrad.engine import backend
 backend.TILE = {12 - backend.TILE}
-backend._CACHE_DIRECTORY = backend.cache_directory()
+backend.CACHE_DIRECTORY = backend.cache_directory()
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
 """
     tests = [
@@ -239,3 +239,41 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
         timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+ENCLOSED = """
+import sys
+import numpy as np
+from handgrad.engine.backend import kernel
+from handgrad.engine.program import Program
+
+
+def adder(AMOUNT):
+    @kernel
+    def add_amount(x):
+        for k in range(x.size):
+            x[k] += AMOUNT
+
+    return add_amount
+
+
+x = np.zeros(1)
+adders = [adder(int(amount)) for amount in sys.argv[1:]]
+program = Program()
+program.add_kernels(lambda: [add(x) for add in adders])
+program.run()  # by the addresses of their machine code
+print(int(x[0]))
+"""
+
+
+def test_kernels_of_one_name_that_different_processes_compiled_are_told_apart(tmp_path):
+    """Each process numbers its functions from 1; machine code of two processes must not have one name for two things."""
+    script = tmp_path / "enclosed.py"
+    script.write_text(ENCLOSED)
+    totals = []
+    for amounts in (["2"], ["30"], ["2", "30"]):
+        # names also hold the options' names, in the order of a set
+        environment = {**os.environ, "HANDGRAD_CACHE": str(tmp_path / "cache"), "PYTHONHASHSEED": "0"}
+        done = subprocess.run([sys.executable, script, *amounts], env=environment, capture_output=True, text=True)
+        totals.append(done.stdout.strip() or done.stderr)
+    assert totals == ["4", "60", "64"]
