@@ -17,6 +17,14 @@ from . import losses, runs
 PATIENCE = 30.0  # seconds for the other's last kernel; then this process compiles it when the step calls it
 
 
+def get_ready() -> None:
+    """Where nothing has been compiled yet, make the imports for it: part of a second, while other threads read."""
+    from ..engine import backend
+
+    if not any(backend.CACHE_DIRECTORY.glob("step-*")):
+        backend.get_ready()
+
+
 def is_compiled(config: runs.Config) -> bool:
     """Return whether such a training has begun before, with the same sources and versions.
 

@@ -18,7 +18,7 @@ from .. import __version__
 from ..engine.checks import ConfigurationError, DataError
 from ..engine.cores import available_cores
 from ..engine.initializers import BY_NAME
-from . import losses, runs
+from . import compilers, losses, runs
 from .console import json_option, note
 from .options import data_options, device_option, one_text, resolve_device, threads_option
 from .session import Session
@@ -96,13 +96,12 @@ def _new(model: str, asked: dict, quiet: bool) -> Session:
     reading = _read_ahead(asked)
     model, explanation = losses.with_perceptron_rule(model)
     device = resolve_device(asked["device"])
-    from ..engine.backend import get_ready
     from ..engine.models.build import build
 
     known_shape = SHAPES.get(asked["data_name"] or "mnist")
     if known_shape:
         build(model, known_shape)  # who misspells it is told at once
-    get_ready()
+    compilers.get_ready()
     name, (splits, train, scale, shift) = _load_data(asked, reading, quiet)
     network = build(model, train.sample_shape, len(train.classes), dtype=asked["dtype"] or "float32", threads=1)
     loss = losses.choose(asked["loss"], network)

@@ -154,7 +154,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_ready() -> None:
-    """Let Numba import what it needs before the first kernel: a part of a second, while other threads read."""
+    """Let Numba import what it needs to compile; kernels from the cache run without."""
     with global_compiler_lock:
         for context in (cpu_target.target_context, cpu_target.typing_context):
             context.refresh()
@@ -198,7 +198,6 @@ class KernelCache(FunctionCache):
     def load_overload(self, sig, target_context):
         """Return the compiled kernel from the cache, or None when it is missing, damaged or unreadable."""
         start = time.perf_counter()
-        target_context.refresh()
         _kernels_asked_for.add(f"{self._py_func.__module__}.{self._py_func.__qualname__}{sig}")
         try:
             stored = self._path(sig, target_context.codegen()).read_bytes()
