@@ -31,7 +31,7 @@ class TrainingProgress:
         self._drawn = 0.0
         self._length = 0
         if not quiet and is_first:
-            click.echo("compiling kernels, once: this takes about 10 seconds, and the next start none", err=True)
+            click.echo("compiling kernels, once: this takes some 7 seconds, and the next start none", err=True)
 
     def step(self) -> None:
         """Redraw the line, if it is time to."""

@@ -22,7 +22,6 @@ class Session:
     splits : Splits
     train : Dataset
         The training part that is used.
-
     """
 
     folder: Path
@@ -72,13 +71,15 @@ class Session:
         """Run the training; return None when it is done, or the signal that interrupted it, after a checkpoint."""
         from .progress import TrainingProgress
 
-        is_first = self.config.device == "cpu" and not compilers.is_compiled(self.config)
-        progress, at = TrainingProgress(self.training, quiet, is_first), self.training.progress
+        at = self.training.progress
+        is_complete = at.epoch == self.training.epochs
+        preparation = None if is_complete else compilers.Preparation(self.config, self._train)
+        progress = TrainingProgress(self.training, quiet, preparation is not None and bool(preparation.missing))
         if not quiet:
             self._introduce()
         with catch_signals() as caught:
-            if is_first:
-                compilers.compile_step(self.config, self._train)
+            if preparation is not None:
+                preparation.compile()
             for word in self.training.run():
                 if word == "epoch":
                     progress.clear()

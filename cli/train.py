@@ -165,7 +165,9 @@ def _limited(train, limit: int | None, seed: int):
 
 
 def _read_ahead(asked: dict) -> Future | None:
-    """Begin to read files that lie on this machine during the imports: unpacking them leaves Python to others.
+    """Begin to read files that lie on this machine, and to measure their pixels, during the imports of others.
+
+    Unpacking leaves Python to them.
 
     The thread is a daemon, so that a start that fails, or is interrupted, need not wait for it.
     """

@@ -127,7 +127,8 @@ def versions() -> dict[str, str]:
 
 def cache_directory() -> Path:
     """Return the folder of the compiled kernels of exactly these sources and versions."""
-    options = (config.BOUNDSCHECK, config.OPT, config.DEBUGINFO_DEFAULT)
+    options = (config.BOUNDSCHECK, config.OPT, config.DEBUGINFO_DEFAULT, config.CPU_NAME, config.CPU_FEATURES)
+    options += (llvmlite.binding.get_host_cpu_name(),)
     digest = hashlib.sha256(repr((versions(), options, LANES, TILE)).encode())
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
@@ -191,7 +192,8 @@ class KernelCache(FunctionCache):
         code = hashlib.sha256(self._py_func.__code__.co_code).hexdigest()
         return sig, codegen.magic_tuple(), code, _enclosed(self._py_func)
 
-    def _path(self, sig, codegen) -> Path:
+    def path(self, sig, codegen) -> Path:
+        """Return the file of the kernel for such a signature, there or not."""
         key = repr((self._py_func.__module__, self._py_func.__qualname__, self._index_key(sig, codegen)))
         return CACHE_DIRECTORY / f"{self._py_func.__name__}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.bin"
 
@@ -200,7 +202,7 @@ class KernelCache(FunctionCache):
         start = time.perf_counter()
         _kernels_asked_for.add(f"{self._py_func.__module__}.{self._py_func.__qualname__}{sig}")
         try:
-            stored = self._path(sig, target_context.codegen()).read_bytes()
+            stored = self.path(sig, target_context.codegen()).read_bytes()
             if hashlib.sha256(stored[32:]).digest() != stored[:32]:
                 return None
             return self._impl.rebuild(target_context, pickle.loads(stored[32:]))
@@ -213,7 +215,7 @@ class KernelCache(FunctionCache):
         """Write the compiled kernel atomically; a full disk or a read-only home is not an error."""
         if any(not part.can_cache for part in data.lifted) or data.library.has_dynamic_globals:
             return
-        path = self._path(sig, data.codegen)
+        path = self.path(sig, data.codegen)
         temporary = None
         try:
             payload = pickle.dumps(self._impl.reduce(data), protocol=pickle.HIGHEST_PROTOCOL)
@@ -251,12 +253,15 @@ class KernelCompiler(CompilerBase):
     )
 
     def define_pipelines(self):
-        """Return the stages that Numba takes a kernel through."""
+        """Return, in a list, what takes a kernel through the stages."""
         manager = PassManager("kernel")
         for stage in self.STAGES:
             manager.add_pass(stage, stage.__name__)
         manager.finalize()
         return [manager]
+
+
+FIRST_OPTIMIZATIONS = 1  # LLVM's level, of 3
 
 
 class KernelLibrary(JITCodeLibrary):
@@ -273,11 +278,17 @@ class KernelLibrary(JITCodeLibrary):
             config.OPT = before
 
 
-FIRST_OPTIMIZATIONS = 1  # LLVM's level, of 3
-
-
 class Kernel(CPUDispatcher):
     """A compiled function whose calls from Python can be noted down and made again, many at a time, by ``replay``."""
+
+    def is_cached(self, types: tuple) -> bool:
+        """Return whether a process has compiled it for arguments of such types.
+
+        Parameters
+        ----------
+        types : tuple of numba.types.Type
+        """
+        return types in self.overloads or self._cache.path(types, self.targetctx.codegen()).exists()
 
     def compile(self, signature):
         """Compile for arguments of such types, with settings that Numba has for the whole process.

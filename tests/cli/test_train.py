@@ -63,13 +63,31 @@ def test_text_output_says_the_result_and_the_next_step(here, capsys):
     assert "512 samples to train, 100 to validate, 500 to test" in output.err
 
 
-def test_the_first_start_of_a_training_compiles_and_later_ones_do_not(here, capsys, monkeypatch):
+def test_the_first_start_of_a_training_compiles_what_is_missing_and_later_ones_do_not_even_look(
+    here, capsys, monkeypatch
+):
+    class OneKernel:
+        compiled = looked = 0
+
+        def compile(self, types):
+            self.compiled += 1
+
+        def is_cached(self, types):
+            return self.compiled > 0
+
+    def kernels_of_a_step(config, samples):
+        kernel.looked += 1
+        return [(kernel, ())]
+
+    kernel, seen = OneKernel(), []
     monkeypatch.setattr("handgrad.engine.backend.CACHE_DIRECTORY", here / "empty")
-    messages = []
+    monkeypatch.setattr("handgrad.cli.compilers.kernels_of_a_step", kernels_of_a_step)
     for k, optimizer in enumerate(["sgd", "sgd", "momentum"]):
         assert run(["train", TINY, *FAST, "--epochs", "1", "--optimizer", optimizer, "--out", str(k)]) == 0
-        messages.append("compiling kernels" in capsys.readouterr().err)
-    assert messages == [True, False, True]
+        seen.append((kernel.looked, kernel.compiled, "compiling kernels" in capsys.readouterr().err))
+    assert seen == [(1, 1, True), (1, 1, False), (2, 1, False)]
+    assert run(["train", "--resume", "0"]) == 0
+    assert kernel.looked == 2, "a complete run needs no step"
 
 
 @pytest.mark.parametrize("published", PUBLISHED, ids=lambda published: published.name)

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba.core import config
+from numba.core.caching import NullCache
+from numba.core.codegen import JITCodeLibrary
+from numba.core.errors import TypingError
 
 from handgrad.engine import backend
 from handgrad.engine.layers.tanh import tanh_forward
@@ -267,7 +271,7 @@ print(int(x[0]))
 
 
 def test_kernels_of_one_name_that_different_processes_compiled_are_told_apart(tmp_path):
-    """Each process numbers its functions from 1; machine code of two processes must not have one name for two things."""
+    """Numba numbers functions from 1 in each process; machine code of two must not have one name for two things."""
     script = tmp_path / "enclosed.py"
     script.write_text(ENCLOSED)
     totals = []
@@ -277,3 +281,38 @@ def test_kernels_of_one_name_that_different_processes_compiled_are_told_apart(tm
         done = subprocess.run([sys.executable, script, *amounts], env=environment, capture_output=True, text=True)
         totals.append(done.stdout.strip() or done.stderr)
     assert totals == ["4", "60", "64"]
+
+
+def test_a_kernel_that_does_not_compile_leaves_the_settings_of_the_process_as_they_were():
+    @backend.kernel(short_loops=True)
+    def wrong(x):
+        x[0] = "a word"
+
+    def settings():
+        return config.OPT, config.SLP_VECTORIZE, wrong.targetctx.codegen()._library_class
+
+    before = settings()
+    with pytest.raises(TypingError):
+        wrong(np.zeros(1))
+    assert settings() == before
+
+
+def test_kernels_are_compiled_with_their_own_settings(monkeypatch):
+    seen = []
+    first = JITCodeLibrary._optimize_functions
+
+    def look(library, module):
+        seen.append((int(config.OPT), config.SLP_VECTORIZE))
+        first(library, module)
+
+    monkeypatch.setattr(JITCodeLibrary, "_optimize_functions", look)
+    for short_loops in (False, True):
+
+        @backend.kernel(short_loops=short_loops)
+        def add_one(x):
+            x[0] += 1
+
+        add_one._cache = NullCache()
+        add_one.compile((backend.typeof(np.zeros(1)),))
+        assert set(seen) == {(backend.FIRST_OPTIMIZATIONS, int(short_loops))}
+        seen.clear()
