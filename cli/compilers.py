@@ -61,9 +61,10 @@ class Preparation:
         processes = min(available_cores(), PROCESSES, len(self.missing))
         if processes > 1:
             self._compile_together(processes)
-        for k in self.missing if processes == 1 else ():
-            kernel, types = self._kernels[k]
-            kernel.compile(types)
+        else:
+            for k in self.missing:
+                kernel, types = self._kernels[k]
+                kernel.compile(types)
         if self._kernels and all(kernel.is_cached(types) for kernel, types in self._kernels):
             with suppress(OSError):  # as the kernels, whose cache may be read-only
                 self._stamp.parent.mkdir(parents=True, exist_ok=True)
