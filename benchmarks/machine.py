@@ -11,12 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..engine.backend import LANES, kernel, registers
+from ..engine.backend import TILE, kernel, registers
 from ..engine.workers import Workers
 
-ROWS = 10  # independent sums, enough to hide the latency of a multiply-add, and fitting 16 registers of 8 floats
-PEAK_TILE = ROWS * LANES // 2
-HALF = LANES // 2
+ROWS = 10  # independent sums, enough to hide the latency of a multiply-add, and fitting 16 registers
+WIDTH = 16 if TILE == 8 else 8  # floats in a register: of AVX-512, or of AVX2
+PEAK_TILE = ROWS * WIDTH
 NOISE = 0.08  # share of one core that others may use during a measurement
 TRIES = 6
 Value = TypeVar("Value")
@@ -35,23 +35,23 @@ def measured(function):
 
 @measured
 def _multiply_add(out, turns, x, y):
-    """Ten rows of half a lane block, each a = a x + y as often as wanted, in registers."""
-    acc = registers((ROWS, HALF), PEAK_TILE, out)
-    for v in range(HALF):
+    """Ten registers, each a = a x + y as often as wanted."""
+    acc = registers((ROWS, WIDTH), PEAK_TILE, out)
+    for v in range(WIDTH):
         for t in range(ROWS):
             acc[t, v] = out[v]
     for _ in range(turns):
-        for v in range(HALF):
+        for v in range(WIDTH):
             for t in range(ROWS):
                 acc[t, v] = acc[t, v] * x + y
-    for v in range(HALF):
+    for v in range(WIDTH):
         for t in range(ROWS):
             out[v] += acc[t, v]
 
 
 def peak_gflops(threads: int, turns: int = 2_000_000) -> float:
     """Return the multiply-adds that all threads together reach in registers, in GFLOP/s, two operations each."""
-    workers, outs = Workers(threads), [np.ones(LANES, np.float32) for _ in range(threads)]
+    workers, outs = Workers(threads), [np.ones(WIDTH, np.float32) for _ in range(threads)]
     x, y = np.float32(0.999), np.float32(1e-3)
     workers.run(lambda rank: _multiply_add(outs[rank], 10, x, y))
     best = 0.0

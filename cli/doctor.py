@@ -334,10 +334,11 @@ def _speed() -> float:
     import numpy as np
 
     from ..engine.backend import LANES
-    from ..engine.layers.dense import dense_forward
+    from ..engine.layers.dense import forward_kernel
+    from ..engine.tiles import DENSE_TILES
 
     x, W, b = np.ones((16, 512, LANES), np.float32), np.ones((512, 512), np.float32), np.ones(512, np.float32)
-    z, times = np.empty_like(x), []
+    z, times, dense_forward = np.empty_like(x), [], forward_kernel(DENSE_TILES[0][1])
     for _ in range(5):
         started = time.perf_counter()
         dense_forward(x, W, b, z)

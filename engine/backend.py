@@ -97,8 +97,7 @@ def cpu_features() -> set[str]:
         return set()
 
 
-# Output channels in a register tile of TILE x LANES numbers. AVX-512 has 32 registers of 16 floats, AVX2 has 16
-# of 8, Arm 32 of 4: a tile that does not fit is written to memory in every step and runs at 40 % of the speed.
+# Rows of a plain register tile of TILE x LANES numbers; ``tiles.py`` has the others
 TILE = 8 if "avx512f" in cpu_features() else 4
 
 _clock = event.TimingListener()

@@ -1,16 +1,20 @@
 """Two-dimensional convolution layer; equations in ``derivations/conv2d.py``.
 
-Ladder: the literal loops of the derivation, then tiles of some channels x LANES samples that stay in registers: TILE
-channels of one block of samples, or 3/4 of TILE and two blocks, whichever leaves fewer surplus (6 channels of LeNet-5).
-The weights are copied first so that the numbers that one step needs lie side by side: ``by_output`` [tile, c, i, j, t]
-for the forward pass, ``by_input`` [tile, o, i, j, t] for the input gradient. The forward pass reads a copy with a
-border of zeros, so that the three loops over the kernel are one over a table of offsets, and all filters read the rows
-of a window before the next ones are touched; both gradients take the bounds of the three loops from tables, because in
-a border as wide as they need most products would be zeros. Stride and dilation change index arithmetic alone. The last
-tile of a group is filled up with zero weights whose results are stored first and then overwritten by the last channel.
-The weight gradient goes over strips of rows that stay in the nearest cache while all offsets (i, j) of the kernel take
-their sums: reading whole planes for every offset, it waited for memory (46 GFLOP/s against 70). An activation that
-follows is applied to a band of rows while it is near.
+Ladder: the literal loops of the derivation, then tiles of sums x LANES samples that stay in registers. A number that is
+loaded should serve several sums, so a tile has two sides: some filters and one or two columns in the forward pass, some
+channels and one or two blocks of samples in the input gradient, some weights of one filter and some filters in the
+weight gradient; which shapes there are, and which leaves the fewest surplus sums (LeNet-5 has 6 filters), says
+``correlation.py``. The weights are copied first so that the numbers that one step needs lie side by side: ``by_output``
+[tile, c, i, j, t] for the forward pass, ``by_input`` [tile, i, j, o, t] for the input gradient. Forward pass and weight
+gradient read a copy with a border of zeros, so that the three loops over the kernel are one over a table of offsets.
+The input gradient takes the bounds of its two loops over the kernel from tables, because in a border as wide as it
+needs most products would be zeros, and has the sum over the filters inside, whose length never changes. Stride and
+dilation change index arithmetic alone. What hangs over the end of a group, a row or a mini-batch is computed as well,
+from numbers that belong elsewhere, and stored before what belongs there.
+
+All filters read the rows of a window before the next ones are touched. The weight gradient goes over strips of rows
+that stay in the nearest cache while all weights take their sums: reading whole planes, it waited for memory (46 GFLOP/s
+against 70). An activation that follows is applied to a band of rows while it is near.
 
 On two rungs further up the work itself is done otherwise: kernels of 3 x 3 with many channels take a quarter of the
 products in ``winograd.py``, and a single sample, beside which 15 of 16 lanes would be empty, goes without lanes in
@@ -37,7 +41,7 @@ from ..checks import ConfigurationError, ShapeError, require_positive_integers
 from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, load4, maps, position, sum_of_parts_cuda
 from ..scalar import identity
 from .conv2d_one import correlate_one, scratch_one
-from .correlation import SUMS, WARPS, Correlation, parts_for
+from .correlation import WARPS, Correlation, parts_for
 from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers, parse_padding
@@ -58,7 +62,7 @@ def pack_weights(W, groups, by_output, by_input):
                 for j in range(fw):
                     w = W[o, c, i, j]
                     by_output[g * output_tiles + o_in_group // output_tile, c, i, j, o_in_group % output_tile] = w
-                    by_input[g * input_tiles + c // input_tile, o_in_group, i, j, c % input_tile] = w
+                    by_input[g * input_tiles + c // input_tile, i, j, o_in_group, c % input_tile] = w
 
 
 @kernel
@@ -72,160 +76,156 @@ def place_image(x, image, pitch, first):
 
 
 @functools.cache
-def forward_kernel(CHANNELS: int, BLOCKS: int):
-    """Return the kernel for tiles of so many channels and blocks of samples."""
-    SIZE = CHANNELS * BLOCKS * LANES
+def forward_kernel(FILTERS: int, COLUMNS: int):
+    """Return the kernel for tiles of so many filters and one or two columns."""
+    SIZE = FILTERS * COLUMNS * LANES
 
     @kernel
-    def conv2d_forward(image, image_next, weights, b, z, z_next, rows, offsets, group, pitch, stride, groups):
-        """z[o,h,q] = b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p] for some rows h, one or two blocks.
+    def conv2d_forward(image, weights, b, z, rows, offsets, group, pitch, stride, groups):
+        """z[o,h,q] = b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p] for some rows h of a block of samples.
 
         image (pixels, LANES) is x with its border, a group is so many pixels and a row pitch. offsets (C/G fh fw,) says
-        how far behind its first pixel a window reads c, i, j. weights (tiles, C/G fh fw, CHANNELS), z (O, P, Q, LANES).
+        how far behind its first pixel a window reads c, i, j. weights (tiles, C/G fh fw, FILTERS), z (O, P, Q, LANES).
         """
         O, _, Q, _ = z.shape
         (sh, sw), tiles, O_g = stride, len(weights) // groups, O // groups
-        acc = registers((BLOCKS, CHANNELS, LANES), SIZE, image)
+        acc = registers((COLUMNS, FILTERS, LANES), SIZE, image)
         for h in range(rows[0], rows[1]):
             for tile in range(len(weights)):
                 g = tile // tiles
-                o = g * O_g + (tile - g * tiles) * CHANNELS
+                o = g * O_g + (tile - g * tiles) * FILTERS
                 last, w = (g + 1) * O_g - 1, weights[tile]
-                for q in range(Q):
+                for first in range(0, Q, COLUMNS):
+                    q = max(0, min(first, Q - COLUMNS))
+                    q_next = min(q + COLUMNS, Q) - 1
                     for v in range(LANES):
-                        for m in range(BLOCKS):
-                            for t in range(CHANNELS):
+                        for m in range(COLUMNS):
+                            for t in range(FILTERS):
                                 acc[m, t, v] = b[min(o + t, last)]
-                    start = g * group + sh * h * pitch + sw * q
+                    start, to_next = g * group + sh * h * pitch + sw * q, index(sw * (q_next - q))
                     for k in range(offsets.size):
                         at, w_k = index(start + offsets[k]), w[index(k)]
-                        x_k, x_next = image[at], image_next[at]
+                        x_k, x_next = image[at], image[at + to_next]
                         for v in range(LANES):
-                            for t in range(CHANNELS):
+                            for t in range(FILTERS):
                                 acc[0, t, v] += w_k[t] * x_k[v]  # (conv2d.1)
-                            if BLOCKS == 2:
-                                for t in range(CHANNELS):
+                            if COLUMNS == 2:
+                                for t in range(FILTERS):
                                     acc[1, t, v] += w_k[t] * x_next[v]
-                    for t in range(CHANNELS - 1, -1, -1):
-                        filter_t = index(min(o + t, last))
-                        if BLOCKS == 2:
-                            copy_lanes(z_next[filter_t, index(h), index(q)], acc[BLOCKS - 1, t])
-                        copy_lanes(z[filter_t, index(h), index(q)], acc[0, t])
+                    for t in range(FILTERS - 1, -1, -1):
+                        row = z[index(min(o + t, last)), index(h)]
+                        if COLUMNS == 2:
+                            copy_lanes(row[index(q_next)], acc[COLUMNS - 1, t])
+                        copy_lanes(row[index(q)], acc[0, t])
 
     return conv2d_forward
 
 
 @functools.cache
 def input_kernel(CHANNELS: int, BLOCKS: int):
-    """Return the kernel for tiles of so many channels and blocks of samples."""
+    """Return the kernel for tiles of so many channels and one or two blocks of samples."""
     SIZE = CHANNELS * BLOCKS * LANES
 
     @kernel
-    def conv2d_input_gradient(by_input, dL_dz, dL_dx, rows, columns, steps, groups):
+    def conv2d_input_gradient(by_input, dL_dz, dL_dz_next, dL_dx, dL_dx_next, rows, columns, steps, pitch, groups):
         """dL/dx[c,a,b] = Σ W[o,c,i,j] dL/dz[o, (a+p-di)/s, (b+p-dj)/s] where both quotients are whole and inside.
 
-        rows (H, 3) holds for each a the first i and the end of those that contribute, and the h of the first; from one
-        to the next i grows and h falls by fixed steps. columns likewise.
+        dL_dz (O, pixels, LANES), dL_dx (C, H, W, LANES); a row of dL_dz is pitch pixels long. rows (H, 3) holds for
+        each a the first i and the end of those that contribute, and the h of the first; from one to the next i grows
+        and h falls by fixed steps. columns likewise.
         """
-        blocks, C, H, B, _ = dL_dx.shape
-        all_tiles, O_g, _, _, _ = by_input.shape
+        C, H, B, _ = dL_dx.shape
+        all_tiles, _, _, O_g, _ = by_input.shape
         (i_step, h_step, j_step, q_step), tiles, C_g = steps, all_tiles // groups, C // groups
         acc = registers((BLOCKS, CHANNELS, LANES), SIZE, dL_dz)
-        for n in range(0, blocks, BLOCKS):
-            n_next = min(n + BLOCKS, blocks) - 1
-            for tile in range(all_tiles):
-                g = tile // tiles
-                c = g * C_g + (tile - g * tiles) * CHANNELS
-                last = (g + 1) * C_g - 1
-                for a in range(H):
-                    i_from, i_to, h_from = rows[a, 0], rows[a, 1], rows[a, 2]
-                    for b in range(B):
-                        j_from, j_to, q_from = columns[b, 0], columns[b, 1], columns[b, 2]
-                        for v in range(LANES):
-                            for m in range(BLOCKS):
-                                for t in range(CHANNELS):
-                                    acc[m, t, v] = 0
-                        for o in range(O_g):
-                            h = h_from
-                            for i in range(i_from, i_to, i_step):
-                                row, w_row = dL_dz[n, index(g * O_g + o), index(h)], by_input[tile, o, i]
-                                row_next = dL_dz[n_next, index(g * O_g + o), index(h)]
-                                h -= h_step
-                                q = q_from
-                                for j in range(j_from, j_to, j_step):
-                                    dL_dz_q, dL_dz_next, w_j = row[index(q)], row_next[index(q)], w_row[index(j)]
-                                    q -= q_step
-                                    for v in range(LANES):
-                                        for t in range(CHANNELS):
-                                            acc[0, t, v] += w_j[t] * dL_dz_q[v]  # (conv2d.7)
-                                        if BLOCKS == 2:
-                                            for t in range(CHANNELS):
-                                                acc[1, t, v] += w_j[t] * dL_dz_next[v]
+        for tile in range(all_tiles):
+            g = tile // tiles
+            c, first = g * C_g + (tile - g * tiles) * CHANNELS, g * O_g
+            last = (g + 1) * C_g - 1
+            for a in range(H):
+                i_from, i_to, h_from = rows[a, 0], rows[a, 1], rows[a, 2]
+                for b in range(B):
+                    j_from, j_to, q_from = columns[b, 0], columns[b, 1], columns[b, 2]
+                    for v in range(LANES):
                         for m in range(BLOCKS):
-                            for t in range(CHANNELS - 1, -1, -1):
-                                dL_dx_t = dL_dx[min(n + m, n_next), index(min(c + t, last)), a, b]
-                                copy_lanes(dL_dx_t, acc[m, t])
+                            for t in range(CHANNELS):
+                                acc[m, t, v] = 0
+                    h = h_from
+                    for i in range(i_from, i_to, i_step):
+                        q = q_from
+                        for j in range(j_from, j_to, j_step):
+                            w, at = by_input[tile, i, j], index(h * pitch + q)
+                            for o in range(O_g):
+                                w_o, dL_dz_o = w[index(o)], dL_dz[index(first + o), at]
+                                dL_dz_next_o = dL_dz_next[index(first + o), at]
+                                for v in range(LANES):
+                                    for t in range(CHANNELS):
+                                        acc[0, t, v] += w_o[t] * dL_dz_o[v]  # (conv2d.7)
+                                    if BLOCKS == 2:
+                                        for t in range(CHANNELS):
+                                            acc[1, t, v] += w_o[t] * dL_dz_next_o[v]
+                            q -= q_step
+                        h -= h_step
+                    for t in range(CHANNELS - 1, -1, -1):
+                        channel = index(min(c + t, last))
+                        if BLOCKS == 2:
+                            copy_lanes(dL_dx_next[channel, index(a), index(b)], acc[BLOCKS - 1, t])
+                        copy_lanes(dL_dx[channel, index(a), index(b)], acc[0, t])
 
     return conv2d_input_gradient
 
 
 @functools.cache
-def weight_kernel(CHANNELS: int, FILTERS: int):
-    """Return the kernel for tiles of so many input channels and filters."""
-    WEIGHT_TILE = SUMS * LANES
+def weight_kernel(WEIGHTS: int, FILTERS: int):
+    """Return the kernel for tiles of so many weights of so many filters."""
+    SIZE = WEIGHTS * FILTERS * LANES
 
     @kernel
-    def conv2d_weight_gradient(x, dL_dz, sums, filters, channels, rows, columns, stride, strip):
-        """sums of dL/dW[o,c,i,j] = Σ over positions of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p], lane by lane.
+    def conv2d_weight_gradient(image, dL_dz, sums, filters, offsets, pitch, stride, strip):
+        """Add dL/dW[o,c,i,j] = Σ over positions of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p], lane by lane.
 
-        filters and channels say which ones, from and to. rows (fh, 3) holds for each i the row d i - p and the range of
-        h that stays inside the image; columns likewise.
-        The sums over a strip of rows are taken for all i and j before the next strip, which then stays in the cache.
+        image and offsets are those of the forward pass, from a group's first pixel on; dL_dz (O, P, Q, LANES). filters
+        says which ones, from and to; sums (tiles of filters, tiles of weights, WEIGHTS, FILTERS, LANES). The sums over
+        a strip of rows are taken for all c, i and j before the next strip, which then stays in the cache.
         """
-        (blocks, _, P, _, _), (_, _, fh, fw, _, _, _) = dL_dz.shape, sums.shape
-        (sh, sw), last_o, last_c = stride, filters[1] - 1, channels[1] - 1
-        acc = registers((CHANNELS, FILTERS, LANES), WEIGHT_TILE, x)
-        for n in range(blocks):
-            x_n, dL_dz_n = x[n], dL_dz[n]
-            for top in range(0, P, strip):
-                for o in range(filters[0], filters[1], FILTERS):
-                    for c in range(channels[0], channels[1], CHANNELS):
-                        for i in range(fh):
-                            row, h_from, h_to = rows[i, 0], max(top, rows[i, 1]), min(top + strip, rows[i, 2])
-                            for j in range(fw):
-                                column, q_from, q_to = columns[j, 0], columns[j, 1], columns[j, 2]
-                                sums_ij = sums[(o - filters[0]) // FILTERS, (c - channels[0]) // CHANNELS, i, j]
-                                for r in range(CHANNELS):
+        _, P, Q, _ = dL_dz.shape
+        (sh, sw), last_o, last_k = stride, filters[1] - 1, offsets.size - 1
+        acc = registers((WEIGHTS, FILTERS, LANES), SIZE, image)
+        for top in range(0, P, strip):
+            for o in range(filters[0], filters[1], FILTERS):
+                for k in range(0, offsets.size, WEIGHTS):
+                    sums_k = sums[(o - filters[0]) // FILTERS, k // WEIGHTS]
+                    for r in range(WEIGHTS):
+                        for t in range(FILTERS):
+                            copy_lanes(acc[r, t], sums_k[r, t])
+                    for h in range(top, min(top + strip, P)):
+                        for q in range(Q):
+                            start = sh * h * pitch + sw * q
+                            for v in range(LANES):
+                                for r in range(WEIGHTS):
                                     for t in range(FILTERS):
-                                        copy_lanes(acc[r, t], sums_ij[r, t])
-                                for h in range(h_from, h_to):
-                                    a = index(sh * h + row)
-                                    for q in range(q_from, q_to):
-                                        b = index(sw * q + column)
-                                        for v in range(LANES):
-                                            for r in range(CHANNELS):
-                                                for t in range(FILTERS):
-                                                    acc[r, t, v] += (
-                                                        dL_dz_n[index(min(o + t, last_o)), index(h), index(q), v]
-                                                        * x_n[index(min(c + r, last_c)), a, b, v]
-                                                    )  # (conv2d.4)
-                                for r in range(CHANNELS):
-                                    for t in range(FILTERS):
-                                        copy_lanes(sums_ij[r, t], acc[r, t])
+                                        acc[r, t, v] += (
+                                            dL_dz[index(min(o + t, last_o)), index(h), index(q), v]
+                                            * image[index(start + offsets[min(k + r, last_k)]), v]
+                                        )  # (conv2d.4)
+                    for r in range(WEIGHTS):
+                        for t in range(FILTERS):
+                            copy_lanes(sums_k[r, t], acc[r, t])
 
     return conv2d_weight_gradient
 
 
 @kernel
 def add_lanes(sums, dL_dW):
-    """dL/dW = the sum over the lanes; dL_dW (filters, channels, fh, fw), sums (..., ..., fh, fw, *tile, LANES)."""
+    """dL/dW = the sum over the lanes; dL_dW (filters, C/G, fh, fw), sums (..., ..., WEIGHTS, FILTERS, LANES)."""
     filters, channels, fh, fw = dL_dW.shape
-    _, _, _, _, CHANNELS, FILTERS, _ = sums.shape
+    _, _, WEIGHTS, FILTERS, _ = sums.shape
     for o in range(filters):
         for c in range(channels):
             for i in range(fh):
                 for j in range(fw):
-                    lanes = sums[o // FILTERS, c // CHANNELS, i, j, c % CHANNELS, o % FILTERS]
+                    k = (c * fh + i) * fw + j
+                    lanes = sums[o // FILTERS, k // WEIGHTS, k % WEIGHTS, o % FILTERS]
                     total = lanes[0]
                     for v in range(1, LANES):
                         total += lanes[v]
@@ -500,43 +500,48 @@ def row_kernel(FILTERS: int, WIDTH: int):
 
 def correlate(sizes: Correlation, x, b, z, scratch: dict[str, np.ndarray], activation=identity) -> None:
     """Fill z from x and the packed weights; with an activation, what follows from z."""
-    images = scratch.get("images")
-    _correlate(sizes, x, scratch["by_output"], b, z, scratch["forward_offsets"], images, activation)
+    image = scratch.get("image")
+    _correlate(sizes, x, scratch["by_output"], b, z, scratch["forward_offsets"], image, activation)
 
 
-def _correlate(sizes: Correlation, x, w, b, z, offsets, images, activation=identity) -> None:
-    CHANNELS, BLOCKS = sizes.output_tile(len(x))
-    conv2d_forward, P = forward_kernel(CHANNELS, BLOCKS), z.shape[2]
-    weights, sides = w.reshape(len(w), -1, CHANNELS), (sizes.plane[1], sizes.stride, sizes.groups)
-    for n in range(0, len(x), BLOCKS):
-        pair = [n, min(n + BLOCKS, len(x)) - 1][:BLOCKS]
-        placed = [_placed(sizes, x[block], images, k) for k, block in enumerate(pair)]
-        group, maps = len(placed[0]) // sizes.groups, (z[pair[0]], z[pair[-1]])
+def _correlate(sizes: Correlation, x, w, b, z, offsets, image, activation=identity) -> None:
+    (FILTERS, COLUMNS), P = sizes.output_tile, z.shape[2]
+    conv2d_forward, weights = forward_kernel(FILTERS, COLUMNS), w.reshape(len(w), -1, FILTERS)
+    for x_n, z_n in zip(x, z, strict=True):
+        pixels = _placed(sizes, x_n, image)
+        steps = offsets, len(pixels) // sizes.groups, sizes.plane[1], sizes.stride, sizes.groups
         for h in range(0, P, sizes.band):
             rows = h, min(h + sizes.band, P)
-            conv2d_forward(placed[0], placed[-1], weights, b, *maps, rows, offsets, group, *sides)
-            for block in sorted(set(pair)):
-                activate(activation, z[block], rows)
+            conv2d_forward(pixels, weights, b, z_n, rows, *steps)
+            activate(activation, z_n, rows)
 
 
-def _placed(sizes: Correlation, x, images, k: int):
-    """Return a block's image with its border, (pixels, LANES): a copy in images[k] where there is room, or x itself."""
-    if images is None:
+def _placed(sizes: Correlation, x, image):
+    """Return a block's image with its border, (pixels, LANES): a copy in image where there is room, or x itself."""
+    if image is None:
         return x.reshape(-1, LANES)
     pitch = sizes.plane[1]
-    place_image(x, images[k], pitch, sizes.padding[0] * pitch + sizes.padding[2])
-    return images[k].reshape(-1, LANES)
+    place_image(x, image, pitch, sizes.padding[0] * pitch + sizes.padding[2])
+    return image.reshape(-1, LANES)
 
 
 def input_gradient(sizes: Correlation, dL_dz, dL_dx, scratch: dict[str, np.ndarray]) -> None:
     """Fill dL_dx from dL_dz and the packed weights; where windows are single pixels, by a convolution as well."""
     if sizes.is_pointwise:
-        packed, offsets, images = scratch["by_input"], scratch["back_offsets"], scratch.get("back_images")
-        _correlate(sizes.transposed, dL_dz, packed, scratch["back_bias"], dL_dx, offsets, images)  # (conv2d.7)
+        packed, offsets, image = scratch["by_input"], scratch["back_offsets"], scratch.get("back_image")
+        _correlate(sizes.transposed, dL_dz, packed, scratch["back_bias"], dL_dx, offsets, image)  # (conv2d.7)
         return
-    conv2d_input_gradient = input_kernel(*sizes.input_tile(len(dL_dx)))
-    rows, columns = scratch["input_rows"], scratch["input_columns"]
-    conv2d_input_gradient(scratch["by_input"], dL_dz, dL_dx, rows, columns, sizes.steps, sizes.groups)
+    CHANNELS, BLOCKS = sizes.input_tile(len(dL_dx))
+    conv2d_input_gradient, pitch = input_kernel(CHANNELS, BLOCKS), dL_dz.shape[3]
+    steps = scratch["input_rows"], scratch["input_columns"], sizes.steps, pitch, sizes.groups
+    for n in range(0, len(dL_dx), BLOCKS):
+        pair = n, min(n + BLOCKS, len(dL_dx)) - 1
+        read = [dL_dz[block].reshape(dL_dz.shape[1], -1, LANES) for block in pair]
+        if "planes" in scratch:
+            read = [scratch["planes"][0], scratch["planes"][BLOCKS - 1]]
+            for block, copy in zip(pair[:BLOCKS], read, strict=False):
+                place_image(dL_dz[block], copy, pitch, 0)
+        conv2d_input_gradient(scratch["by_input"], *read, dL_dx[pair[0]], dL_dx[pair[1]], *steps)
 
 
 def pack_for_cuda(sizes: Correlation, W, scratch: dict) -> None:
@@ -609,16 +614,17 @@ def bias_gradient_cuda(dL_dz, dL_db, scratch: dict, a=None, gradient=None) -> No
 
 def weight_gradient(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict[str, np.ndarray]) -> None:
     """Fill dL_dW from x and dL_dz."""
-    CHANNELS, FILTERS = sizes.weight_tile
-    conv2d_weight_gradient, sums = weight_kernel(CHANNELS, FILTERS), scratch["weight_sums"]
-    bounds = scratch["weight_rows"], scratch["weight_columns"], sizes.stride, sizes.strip
-    O_g, C_g = len(dL_dW) // sizes.groups, dL_dW.shape[1]
-    for first in range(0, len(dL_dW), O_g):
-        channels = first // O_g * C_g, (first // O_g + 1) * C_g
-        for o in range(first, first + O_g, len(sums) * FILTERS):
-            filters = o, min(o + len(sums) * FILTERS, first + O_g)
+    WEIGHTS, FILTERS = sizes.weight_tile
+    conv2d_weight_gradient, sums = weight_kernel(WEIGHTS, FILTERS), scratch["weight_sums"]
+    steps = (scratch["forward_offsets"], sizes.plane[1], sizes.stride, sizes.strip)
+    O_g, at_once = len(dL_dW) // sizes.groups, len(sums) * FILTERS
+    for g in range(sizes.groups):
+        for first in range(g * O_g, (g + 1) * O_g, at_once):
+            filters = first, min(first + at_once, (g + 1) * O_g)
             clear(sums.reshape(-1))
-            conv2d_weight_gradient(x, dL_dz, sums, filters, channels, *bounds)
+            for x_n, dL_dz_n in zip(x, dL_dz, strict=True):
+                pixels = _placed(sizes, x_n, scratch.get("image"))
+                conv2d_weight_gradient(pixels[g * (len(pixels) // sizes.groups) :], dL_dz_n, sums, filters, *steps)
             add_lanes(sums, dL_dW[slice(*filters)])
 
 
@@ -660,7 +666,7 @@ class Conv2D(Layer):
     takes_one = True
     takes_activation = True
     takes_activation_cuda = True
-    passing: ClassVar[dict[str, str]] = PASSING | {"weight_sums": "sums"}
+    passing: ClassVar[dict[str, str]] = PASSING | {"weight_sums": "sums", "planes": "planes"}
 
     def __init__(
         self,

@@ -98,7 +98,7 @@ class ConvTranspose2D(Layer):
     kind = "convtranspose"
     derivation = derivation
     kernels_alone = True
-    passing: ClassVar[dict[str, str]] = {"weight_sums": "sums"}
+    passing: ClassVar[dict[str, str]] = {"weight_sums": "sums", "planes": "planes"}
 
     def __init__(
         self,

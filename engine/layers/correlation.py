@@ -11,30 +11,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..backend import LANES, TILE
+from ..backend import LANES
 from ..cuda import IS_SIMULATED, REDUCERS, WARP
+from ..tiles import INPUT_TILES, OUTPUT_TILES, WEIGHT_TILES, best_tile
 from .layer import Shape
 from .window import Line, offset_steps, pixel_offsets
 
-SUMS = 6 if TILE == 4 else 24  # products of channels and filters that a tile adds up: 12 of 16 registers, 24 of 32
 NEAR = 36 * 1024  # bytes that stay in the nearest cache, more or less, while a tile goes over them again and again
 NEAR_ROWS = 128 * 1024  # bytes of the output that stay in the second cache
 WARPS = 2 if IS_SIMULATED else 4  # in a block of the weight gradient on a GPU
 ROW_SUMS = 60  # sums that each thread of it may have: with 88 it needs 186 registers
 BUSY = 6 if IS_SIMULATED else 528  # blocks of threads that keep a GPU busy: four for each of 132 multiprocessors
 AT_ONCE = 256 * 1024  # bytes of unfinished sums, half of a usual second cache
-
-
-def weight_tile(channels: int, filters: int) -> tuple[int, int]:
-    """Return how many channels and filters of a group a tile of the weight gradient takes, so that few are surplus."""
-    shapes = [(count, SUMS // count) for count in (3, 2, 1)]  # of equal ones the first: it reads the fewest numbers
-    return min(shapes, key=lambda shape: -(-channels // shape[0]) * -(-filters // shape[1]))
-
-
-def channel_tile(channels: int, blocks: int) -> tuple[int, int]:
-    """Return how many channels of a group, and blocks of samples, a tile takes, so that little of it is surplus."""
-    shapes = [(TILE, 1), (TILE * 3 // 4, 2)]
-    return min(shapes, key=lambda shape: -(-channels // shape[0]) * shape[0] * -(-blocks // shape[1]) * shape[1])
 
 
 def channel_tile_cuda(channels: int, positions: int) -> int:
@@ -76,17 +64,23 @@ class Correlation:
         """
         C, O, G = self.x_shape[0], self.z_shape[0], self.groups
         O_g, C_g = O // G, C // G
-        (out, at_once), (back, _) = self.output_tile(blocks), self.input_tile(blocks)
-        found = {"images": np.zeros((at_once, C, self.plane[0], LANES), dtype)} if self.is_placed else {}
+        found = {"image": np.zeros((C, self.plane[0], LANES), dtype)} if self.is_placed else {}
         if self.is_pointwise:
             other = self.transposed
+            back = other.output_tile[0]
             found |= {"back_offsets": other.offsets, "back_bias": np.zeros(C, dtype)}
             if other.is_placed:
-                found["back_images"] = np.zeros((other.output_tile(blocks)[1], O, other.plane[0], LANES), dtype)
+                found["back_image"] = np.zeros((O, other.plane[0], LANES), dtype)
+        else:
+            back, at_once = self.input_tile(blocks)
+            P, Q = self.z_shape[1:]
+            if _is_crowded(O_g, P * Q):
+                found["planes"] = np.zeros((at_once, O, P * Q + 1, LANES), dtype)
+        out = self.output_tile[0]
         return {
             **found,
             "by_output": np.zeros((G * -(-O_g // out), C_g, *self.kernel_size, out), dtype),
-            "by_input": np.zeros((G * -(-C_g // back), O_g, *self.kernel_size, back), dtype),
+            "by_input": np.zeros((G * -(-C_g // back), *self.kernel_size, O_g, back), dtype),
             "weight_sums": self._sums(dtype),
             "forward_offsets": self.offsets,
             **self._tables(),
@@ -94,16 +88,13 @@ class Correlation:
 
     @functools.cached_property
     def is_placed(self) -> bool:
-        """Whether the forward pass reads copies: with a border of zeros, or because planes push each other out.
-
-        Planes a multiple of 64 pixels apart, 4 KiB, share a few lines of the nearest cache, which has eight for each.
-        """
+        """Whether forward pass and weight gradient read a copy, with a border of zeros or of planes less crowded."""
         C, H, B = self.x_shape
-        return any(self.padding) or (H * B % 64 == 0 and C // self.groups > 8)
+        return any(self.padding) or _is_crowded(C // self.groups, H * B)
 
     @functools.cached_property
     def plane(self) -> tuple[int, int]:
-        """Pixels from one channel to the next, and from one row to the next, of what the forward pass reads."""
+        """Pixels from one channel to the next, and from one row to the next, of what they read."""
         (_, H, B), (top, bottom, left, right) = self.x_shape, self.padding
         pitch = left + B + right
         pixels = (top + H + bottom) * pitch
@@ -138,13 +129,11 @@ class Correlation:
         return along_rows, along_columns
 
     def _tables(self) -> dict[str, np.ndarray]:
-        """Return the bounds of the gradients' loops."""
+        """Return the bounds of the input gradient's loops."""
         along_rows, along_columns = self._lines
         return {
             "input_rows": along_rows.offsets_that_reach(),
             "input_columns": along_columns.offsets_that_reach(),
-            "weight_rows": along_rows.outputs_inside(),
-            "weight_columns": along_columns.outputs_inside(),
         }
 
     def scratch_cuda(self, blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
@@ -153,6 +142,7 @@ class Correlation:
         O_g, C_g = O // G, C // G
         found, filters, (along_rows, along_columns) = self._tables(), self.filters_cuda(dtype), self._lines
         found |= {"forward_rows": along_rows.offsets_inside(), "forward_columns": along_columns.offsets_inside()}
+        found |= {"weight_rows": along_rows.outputs_inside(), "weight_columns": along_columns.outputs_inside()}
         if O_g > 2:  # with fewer filters most of a tile would be surplus
             tile = channel_tile_cuda(O_g, G * blocks * P * Q)
             found["by_output"] = np.zeros((G * -(-O_g // tile), C_g, fh, fw, tile), dtype)
@@ -172,35 +162,49 @@ class Correlation:
         O_g = self.z_shape[0] // self.groups
         return 0 if O_g < 3 or most < 4 else 4 if O_g <= 4 or most < 8 else 8
 
-    def output_tile(self, blocks: int) -> tuple[int, int]:
-        """Return how many filters and blocks of samples a tile of the forward pass takes."""
-        return channel_tile(self.z_shape[0] // self.groups, blocks)
+    @functools.cached_property
+    def output_tile(self) -> tuple[int, int]:
+        """How many filters and columns a tile of the forward pass takes."""
+        return best_tile(OUTPUT_TILES, (self.z_shape[0] // self.groups, self.z_shape[2]))
 
     def input_tile(self, blocks: int) -> tuple[int, int]:
         """Return how many channels and blocks of samples a tile of the input gradient takes."""
-        return channel_tile(self.x_shape[0] // self.groups, blocks)
+        return best_tile(INPUT_TILES, (self.x_shape[0] // self.groups, blocks))
 
     @functools.cached_property
     def weight_tile(self) -> tuple[int, int]:
-        """How many channels and filters a tile of the weight gradient takes."""
-        return weight_tile(self.x_shape[0] // self.groups, self.z_shape[0] // self.groups)
+        """How many weights of a filter, and filters, a tile of the weight gradient takes."""
+        return best_tile(WEIGHT_TILES, (self._weights, self.z_shape[0] // self.groups))
+
+    @property
+    def _weights(self) -> int:
+        return self.x_shape[0] // self.groups * math.prod(self.kernel_size)
 
     def _sums(self, dtype: np.dtype) -> np.ndarray:
-        """Return room for as many tiles as AT_ONCE holds: (filters, channels, fh, fw, *tile, LANES), both in tiles."""
-        channels, filters = self.x_shape[0] // self.groups, self.z_shape[0] // self.groups
-        shape = (-(-channels // self.weight_tile[0]), *self.kernel_size, *self.weight_tile, LANES)
+        """Return room for as many tiles as AT_ONCE holds: (tiles of filters, tiles of weights, *tile, LANES)."""
+        shape = (-(-self._weights // self.weight_tile[0]), *self.weight_tile, LANES)
         most = AT_ONCE // (math.prod(shape) * np.dtype(dtype).itemsize)
+        filters = self.z_shape[0] // self.groups
         return np.zeros((max(1, min(most, -(-filters // self.weight_tile[1]))), *shape), dtype)
 
     @functools.cached_property
     def strip(self) -> int:
         """How many rows of the output the weight gradient goes over at a time, so that they stay NEAR."""
-        (_, _, B), (_, P, Q), tile, step = self.x_shape, self.z_shape, self.weight_tile, self.stride[0]
+        (C, _, _), (_, P, Q), (weights, filters), step = self.x_shape, self.z_shape, self.weight_tile, self.stride[0]
+        channels, pitch = min(C // self.groups, (weights - 2) // math.prod(self.kernel_size) + 2), self.plane[1]
         beside = self.dilation[0] * (self.kernel_size[0] - 1) + 1 - step  # rows of x that the next strip reads again
-        most = (NEAR // (4 * LANES) - tile[0] * beside * B) // (tile[0] * step * B + tile[1] * Q)
+        most = (NEAR // (4 * LANES) - channels * beside * pitch) // (channels * step * pitch + filters * Q)
         return -(-P // -(-P // max(1, most)))
 
     @functools.cached_property
     def steps(self) -> tuple[int, int, int, int]:
         """By how much i grows and h falls, and j and q, from one contribution to an input pixel to the next."""
         return (*offset_steps(self.stride[0], self.dilation[0]), *offset_steps(self.stride[1], self.dilation[1]))
+
+
+def _is_crowded(planes: int, pixels: int) -> bool:
+    """Return whether planes push each other out of the nearest cache, which has eight places for each line.
+
+    Planes a multiple of 64 pixels apart, 4 KiB, share a few of its lines.
+    """
+    return pixels % 64 == 0 and planes > 8

@@ -21,16 +21,15 @@ import numpy as np
 
 from ...derivations import dense as derivation
 from .. import initializers
-from ..backend import LANES, TILE, copy_lanes, index, kernel, registers, uint32
+from ..backend import LANES, copy_lanes, index, kernel, registers, uint32
 from ..checks import require_positive_integers
 from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, features, load4, position, store4
 from ..scalar import identity
+from ..tiles import DENSE_TILES, best_tile
 from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_features
 
-# Rows of a tile: eight sums in flight keep the two multiply-add units of AVX2 busy only while nothing is ever late, ten
-# leave room (96 instead of 91 GFLOP/s of 100), and twelve no longer fit beside their operands (40)
-TILE_ROWS = 5 if TILE == 4 else TILE
+TILE_ROWS = DENSE_TILES[0][0]  # of all of them
 TILE_SIZE = TILE_ROWS * LANES
 AT_ONCE = 4  # products of a sum in one turn of a loop; on a core that others use as well it is 3 to 10 % faster
 STRIP = 8 * TILE_ROWS  # columns of W that are copied at a time
@@ -41,29 +40,47 @@ TILE_SIDE = 128  # outputs of a tile, one way and the other, for wide layers
 WIDE = 100  # tiles from which on there is one for most of a GPU's multiprocessors
 
 
-@kernel
-def dense_forward(x, W, b, z):
-    """z = W x + b; x (blocks, J, LANES), W (I, J), b (I,), z (blocks, I, LANES)."""
-    blocks, J, _ = x.shape
-    I, whole = W.shape[0], J // AT_ONCE * AT_ONCE
-    acc = registers((TILE_ROWS, LANES), TILE_SIZE, x)
-    for i in range(0, I, TILE_ROWS):
-        for n in range(blocks):
-            x_n = x[n]
-            for v in range(LANES):
-                for t in range(TILE_ROWS):
-                    acc[t, v] = b[min(i + t, I - 1)]
-            for first in range(0, whole, AT_ONCE):
-                for j in range(first, first + AT_ONCE):
+@functools.cache
+def forward_kernel(BLOCKS: int):
+    """Return the kernel whose tiles take one or two blocks of samples."""
+    SIZE = TILE_SIZE * BLOCKS
+
+    @kernel
+    def dense_forward(x, W, b, z):
+        """z = W x + b; x (blocks, J, LANES), W (I, J), b (I,), z (blocks, I, LANES)."""
+        blocks, J, _ = x.shape
+        I, whole = W.shape[0], J // AT_ONCE * AT_ONCE
+        acc = registers((BLOCKS, TILE_ROWS, LANES), SIZE, x)
+        for i in range(0, I, TILE_ROWS):
+            for n in range(0, blocks, BLOCKS):
+                n_next = min(n + BLOCKS, blocks) - 1
+                x_n, x_next = x[n], x[n_next]
+                for v in range(LANES):
+                    for m in range(BLOCKS):
+                        for t in range(TILE_ROWS):
+                            acc[m, t, v] = b[min(i + t, I - 1)]
+                for first in range(0, whole, AT_ONCE):
+                    for j in range(first, first + AT_ONCE):
+                        for v in range(LANES):
+                            for t in range(TILE_ROWS):
+                                acc[0, t, v] += W[index(min(i + t, I - 1)), index(j)] * x_n[index(j), v]  # (dense.1)
+                            if BLOCKS == 2:
+                                for t in range(TILE_ROWS):
+                                    acc[1, t, v] += W[index(min(i + t, I - 1)), index(j)] * x_next[index(j), v]
+                for j in range(whole, J):
                     for v in range(LANES):
                         for t in range(TILE_ROWS):
-                            acc[t, v] += W[index(min(i + t, I - 1)), index(j)] * x_n[index(j), v]  # (dense.1)
-            for j in range(whole, J):
-                for v in range(LANES):
-                    for t in range(TILE_ROWS):
-                        acc[t, v] += W[index(min(i + t, I - 1)), index(j)] * x_n[index(j), v]  # (dense.1)
-            for t in range(TILE_ROWS - 1, -1, -1):
-                copy_lanes(z[n, index(min(i + t, I - 1))], acc[t])
+                            acc[0, t, v] += W[index(min(i + t, I - 1)), index(j)] * x_n[index(j), v]  # (dense.1)
+                        if BLOCKS == 2:
+                            for t in range(TILE_ROWS):
+                                acc[1, t, v] += W[index(min(i + t, I - 1)), index(j)] * x_next[index(j), v]
+                for t in range(TILE_ROWS - 1, -1, -1):
+                    row = index(min(i + t, I - 1))
+                    if BLOCKS == 2:
+                        copy_lanes(z[n_next, row], acc[BLOCKS - 1, t])
+                    copy_lanes(z[n, row], acc[0, t])
+
+    return dense_forward
 
 
 @kernel
@@ -117,32 +134,50 @@ def copy_columns(W, j, columns):
                 columns[k // TILE_ROWS, i, k % TILE_ROWS] = row[index(j + k)]
 
 
-@kernel
-def dense_input_gradient(W, dL_dz, dL_dx, columns):
-    """dL/dx = Wᵀ dL/dz."""
-    blocks, J, _ = dL_dx.shape
-    I, whole = W.shape[0], W.shape[0] // AT_ONCE * AT_ONCE
-    acc = registers((TILE_ROWS, LANES), TILE_SIZE, dL_dz)
-    for first in range(0, J, STRIP):
-        copy_columns(W, first, columns)
-        for n in range(blocks):
-            dL_dz_n = dL_dz[n]
-            for j in range(first, min(first + STRIP, J), TILE_ROWS):
-                w = columns[(j - first) // TILE_ROWS]
-                for v in range(LANES):
-                    for t in range(TILE_ROWS):
-                        acc[t, v] = 0
-                for start in range(0, whole, AT_ONCE):
-                    for i in range(start, start + AT_ONCE):
+@functools.cache
+def input_kernel(BLOCKS: int):
+    """Return the kernel whose tiles take one or two blocks of samples."""
+    SIZE = TILE_SIZE * BLOCKS
+
+    @kernel
+    def dense_input_gradient(W, dL_dz, dL_dx, columns):
+        """dL/dx = Wᵀ dL/dz."""
+        blocks, J, _ = dL_dx.shape
+        I, whole = W.shape[0], W.shape[0] // AT_ONCE * AT_ONCE
+        acc = registers((BLOCKS, TILE_ROWS, LANES), SIZE, dL_dz)
+        for first in range(0, J, STRIP):
+            copy_columns(W, first, columns)
+            for n in range(0, blocks, BLOCKS):
+                n_next = min(n + BLOCKS, blocks) - 1
+                dL_dz_n, dL_dz_next = dL_dz[n], dL_dz[n_next]
+                for j in range(first, min(first + STRIP, J), TILE_ROWS):
+                    w = columns[(j - first) // TILE_ROWS]
+                    for v in range(LANES):
+                        for m in range(BLOCKS):
+                            for t in range(TILE_ROWS):
+                                acc[m, t, v] = 0
+                    for start in range(0, whole, AT_ONCE):
+                        for i in range(start, start + AT_ONCE):
+                            for v in range(LANES):
+                                for t in range(TILE_ROWS):
+                                    acc[0, t, v] += w[index(i), t] * dL_dz_n[index(i), v]  # (dense.6)
+                                if BLOCKS == 2:
+                                    for t in range(TILE_ROWS):
+                                        acc[1, t, v] += w[index(i), t] * dL_dz_next[index(i), v]
+                    for i in range(whole, I):
                         for v in range(LANES):
                             for t in range(TILE_ROWS):
-                                acc[t, v] += w[index(i), t] * dL_dz_n[index(i), v]  # (dense.6)
-                for i in range(whole, I):
-                    for v in range(LANES):
-                        for t in range(TILE_ROWS):
-                            acc[t, v] += w[index(i), t] * dL_dz_n[index(i), v]  # (dense.6)
-                for t in range(TILE_ROWS - 1, -1, -1):
-                    copy_lanes(dL_dx[n, index(min(j + t, J - 1))], acc[t])
+                                acc[0, t, v] += w[index(i), t] * dL_dz_n[index(i), v]  # (dense.6)
+                            if BLOCKS == 2:
+                                for t in range(TILE_ROWS):
+                                    acc[1, t, v] += w[index(i), t] * dL_dz_next[index(i), v]
+                    for t in range(TILE_ROWS - 1, -1, -1):
+                        row = index(min(j + t, J - 1))
+                        if BLOCKS == 2:
+                            copy_lanes(dL_dx[n_next, row], acc[BLOCKS - 1, t])
+                        copy_lanes(dL_dx[n, row], acc[0, t])
+
+    return dense_input_gradient
 
 
 @kernel
@@ -185,33 +220,47 @@ def gradient_panels(gradient):
     return dense_gradient_panels
 
 
-@kernel
-def dense_weight_gradient(x_panels, dL_dz_panels, tiles, dL_dW):
-    """dL/dW = Σ over samples of dL/dz xᵀ for some tiles of outputs; a panel of x stays in the cache as they go by."""
-    blocks = dL_dz_panels.shape[1]
-    I, J = dL_dW.shape
-    acc = registers((TILE_ROWS, LANES), TILE_SIZE, x_panels)
-    for j in range(0, J, LANES):
-        x, width = x_panels[j // LANES], min(LANES, J - j)
-        for tile in range(tiles[0], tiles[1]):
-            i, dL_dz = tile * TILE_ROWS, dL_dz_panels[tile]
-            for v in range(LANES):
-                for t in range(TILE_ROWS):
-                    acc[t, v] = 0
-            for n in range(blocks):
-                dL_dz_n = dL_dz[n]
-                for m in range(LANES):  # a sample
-                    x_m = x[index(n * LANES + m)]
-                    for v in range(LANES):
+@functools.cache
+def weight_kernel(PANELS: int):
+    """Return the kernel whose tiles take one or two panels of x."""
+    SIZE = TILE_SIZE * PANELS
+
+    @kernel
+    def dense_weight_gradient(x_panels, dL_dz_panels, tiles, dL_dW):
+        """dL/dW = Σ over samples of dL/dz xᵀ for some tiles of outputs; panels of x stay in the cache as they go by."""
+        all_panels, blocks = x_panels.shape[0], dL_dz_panels.shape[1]
+        I, J = dL_dW.shape
+        acc = registers((PANELS, TILE_ROWS, LANES), SIZE, x_panels)
+        for p in range(0, all_panels, PANELS):
+            p_next = min(p + PANELS, all_panels) - 1
+            x, x_next = x_panels[p], x_panels[p_next]
+            for tile in range(tiles[0], tiles[1]):
+                i, dL_dz = tile * TILE_ROWS, dL_dz_panels[tile]
+                for v in range(LANES):
+                    for k in range(PANELS):
                         for t in range(TILE_ROWS):
-                            acc[t, v] += dL_dz_n[t, index(m)] * x_m[v]  # (dense.4)
-            for t in range(TILE_ROWS - 1, -1, -1):
-                row = dL_dW[index(min(i + t, I - 1))]
-                if width == LANES:
-                    copy_lanes(row[j : j + LANES], acc[t])
-                else:
-                    for v in range(width):
-                        row[index(j + v)] = acc[t, v]
+                            acc[k, t, v] = 0
+                for n in range(blocks):
+                    dL_dz_n = dL_dz[n]
+                    for m in range(LANES):  # a sample
+                        x_m, x_next_m = x[index(n * LANES + m)], x_next[index(n * LANES + m)]
+                        for v in range(LANES):
+                            for t in range(TILE_ROWS):
+                                acc[0, t, v] += dL_dz_n[t, index(m)] * x_m[v]  # (dense.4)
+                            if PANELS == 2:
+                                for t in range(TILE_ROWS):
+                                    acc[1, t, v] += dL_dz_n[t, index(m)] * x_next_m[v]
+                for t in range(TILE_ROWS - 1, -1, -1):
+                    row = dL_dW[index(min(i + t, I - 1))]
+                    for k in range(PANELS):
+                        j = min(p + k, p_next) * LANES
+                        if j + LANES <= J:
+                            copy_lanes(row[j : j + LANES], acc[k, t])
+                        else:
+                            for v in range(J - j):
+                                row[index(j + v)] = acc[k, t, v]
+
+    return dense_weight_gradient
 
 
 @kernel
@@ -580,7 +629,7 @@ class Dense(Layer):
         if share.N == 1:
             dense_forward_one(x, W, b, share.scratch["one"], z)
         else:
-            dense_forward(x, W, b, z)
+            forward_kernel(_blocks(W.shape[0], len(x)))(x, W, b, z)
         if share.activation is not None:
             activate(share.activation.formulas[0], z[:, :, None], (0, z.shape[1]))
 
@@ -591,13 +640,14 @@ class Dense(Layer):
         gradient = share.activation_gradient
         gradient_panels(gradient)(share.z, dL_dz, panels, share.first_sample // LANES)
         if dL_dx is not None:
-            dense_input_gradient(share.parameters["W"], dL_dz, dL_dx, share.scratch["columns"])
+            W = share.parameters["W"]
+            input_kernel(_blocks(W.shape[1], len(dL_dx)))(W, dL_dz, dL_dx, share.scratch["columns"])
 
     def finish(self, share: Share, rank: int, size: int) -> None:
         """Compute the gradients of W and b for some of the outputs."""
         x, dL_dz, count = share.common["x_panels"], share.common["dL_dz_panels"], len(share.common["dL_dz_panels"])
         tiles = count * rank // size, count * (rank + 1) // size
-        dense_weight_gradient(x, dL_dz, tiles, share.gradients["W"])
+        weight_kernel(_blocks(len(share.gradients["W"]), len(x)))(x, dL_dz, tiles, share.gradients["W"])
         dense_bias_gradient(dL_dz, tiles, share.gradients["b"])
 
     def forward_cuda(self, share: Share) -> None:
@@ -640,6 +690,11 @@ class Dense(Layer):
     def settings(self) -> dict[str, object]:
         """Return the number of outputs."""
         return {"features": self.features}
+
+
+def _blocks(rows: int, blocks: int) -> int:
+    """Return how many blocks, or panels, of LANES numbers each a tile takes beside its rows."""
+    return best_tile(DENSE_TILES, (rows, blocks))[1]
 
 
 def tiles_of(rows: int, columns: int) -> int:

@@ -273,7 +273,7 @@ def transform_gradients(dL_dz, nothing, h, q, dL_dM, first):
 def multiply_gradients(dL_dM, V, samples, dL_dU):
     """dL/dU[k,o,c] += Σ dL/dM[k,o] V[k,c] over so many samples and tiles.
 
-    dL_dM (36, O, samples), V (36, groups samples, 16 channels), dL_dU (36, groups, O + 1, 16 channels).
+    dL_dM (36, O + 1, samples), V (36, groups samples + 1, 16 channels), dL_dU (36, groups, O + 1, 16 channels).
     """
     points, groups, padded, _ = dL_dU.shape
     O = padded - 1
@@ -374,7 +374,7 @@ class Tiling:
         """Return room for transformed weights and for the points of some patches.
 
         Arrays have a row more than they need: else the points of one patch would often be a power of two apart, and
-        push each other out of the cache.
+        push each other out of the cache (storing those of dL/dM took six times as long).
         """
         (C, H, B), (O, _, Q) = self.x_shape, self.z_shape
         groups, samples = -(-C // LANES), self._patches * LANES
@@ -384,9 +384,9 @@ class Tiling:
             "U": np.zeros((36, -(-O // TILE), C + 1, TILE), dtype),
             "mirrored_U": np.zeros((36, -(-C // TILE), O + 1, TILE), dtype),
             "V": np.zeros((36, rows, LANES), dtype),
-            "V_by_channel": np.zeros((36, groups * samples, LANES), dtype),
+            "V_by_channel": np.zeros((36, groups * samples + 1, LANES), dtype),
             "M": np.zeros((36, padded + 1, LANES), dtype),
-            "dL_dM": np.zeros((36, O, samples), dtype),
+            "dL_dM": np.zeros((36, O + 1, samples), dtype),
             "dL_dU": np.zeros((36, groups, O + 1, LANES), dtype),
             "by_channel": np.zeros((groups, LANES, H, B, LANES), dtype),
             "nothing": np.zeros(LANES, dtype),

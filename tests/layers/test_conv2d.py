@@ -46,12 +46,16 @@ FULL_BLOCKS = ({"filters": 3, "kernel_size": 2}, (33, 2, 3, 3))
 TWO_TILES = ({"filters": 17, "kernel_size": (1, 3), "padding": "same"}, (3, 10, 3, 4))
 GAPS = ({"filters": 5, "kernel_size": 2, "stride": 3, "dilation": 2, "padding": (3, 1, 0, 2)}, (4, 4, 6, 7))
 DEPTHWISE = ({"filters": 6, "kernel_size": 3, "groups": 3, "padding": 1}, (5, 3, 4, 5))
+CROWDED = ({"filters": 9, "kernel_size": 2, "padding": "same"}, (33, 1, 8, 8))
+CROWDED_POINTS = ({"filters": 9, "kernel_size": 1}, (17, 9, 8, 8))
 
 
 @example(FULL_BLOCKS, 0)
 @example(TWO_TILES, 0)
 @example(GAPS, 0)
 @example(DEPTHWISE, 0)
+@example(CROWDED, 0)
+@example(CROWDED_POINTS, 0)
 @given(configurations(), st.integers(0, 99))
 def test_kernel_is_the_literal_code(at_point, configuration, seed):
     options, shape = configuration
