@@ -303,6 +303,6 @@ RUNGS = (
     Rung("literal", "the derivation's own loops on Python numbers", literal, samples=1),
     Rung("plain loops", "the same nest, compiled", plain),
     Rung("lanes", "samples side by side, innermost: vectors", lanes),
-    Rung("tile", "sums of several channels share each load", tile),
+    Rung("tile", "a tile of sums shares each load", tile),
     Rung("fused", "ReLU while its numbers are near", fused),
 )

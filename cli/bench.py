@@ -138,11 +138,14 @@ def check_combination(context: click.Context) -> str:
 
 def about(asked: dict) -> dict[str, object]:
     """Return where and how a report was made."""
+    from ..engine.backend import cpu_features
     from .runs import processor_name
 
     versions = {"handgrad": __version__, "python": platform.python_version()}
     versions |= {name: version for name in ("numba", "torch", "jax") if (version := _version(name))}
     report = {"machine": processor_name(), "date": f"{date.today():%Y-%m-%d}", "versions": versions}
+    widest = next((name for name in bench_tables.VECTORS if name in cpu_features()), None)
+    report["instructions"] = asked["isa"] or widest
     return report | {name: asked[name] for name in ("isa", "repeats", "seconds")}
 
 

@@ -13,6 +13,8 @@ NAMES = {
     "latency": "one image",
     "memory": "memory",
 }
+# instruction sets of vectors, the widest first
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
 LEGEND = (
     "ratio: images per second of handgrad divided by the strongest peer's in the same turn, median and quartiles",
     "one image: the peer's time for the inference of a single image divided by handgrad's",
@@ -31,8 +33,10 @@ def machine_line(report: dict) -> str:
     versions = report["versions"]
     used = ("numba", "torch", "jax") if any(result.get("ratios") for result in report["results"]) else ("numba",)
     shown = [f"{name} {versions[name]}" for name in used if name in versions]
-    restricted = [f"restricted to {isa.upper()}"] if isa else []
-    parts = [report["machine"], f"{threads} thread{'s' * (threads > 1)}", *restricted, report["date"], *shown]
+    vectors = VECTORS.get(report.get("instructions"))
+    machine = f"{report['machine']} with {vectors}" if vectors and not isa else report["machine"]
+    restricted = [f"restricted to {VECTORS[isa]}"] if isa else []
+    parts = [machine, f"{threads} thread{'s' * (threads > 1)}", *restricted, report["date"], *shown]
     return ", ".join(parts)
 
 

@@ -97,6 +97,18 @@ def cpu_features() -> set[str]:
         return set()
 
 
+def _use_whole_registers() -> None:
+    """Let LLVM use all of AVX-512's registers: for many of Intel's processors it prefers their halves.
+
+    Tiles that are made for whole ones do not fit into these: 46 to 70 GFLOP/s instead of 210.
+    """
+    if "avx512f" in cpu_features():
+        features = config.CPU_FEATURES or llvmlite.binding.get_host_cpu_features().flatten()
+        config.CPU_FEATURES = f"{features},-prefer-256-bit"
+
+
+_use_whole_registers()
+
 # Rows of a plain register tile of TILE x LANES numbers; ``tiles.py`` has the others
 TILE = 8 if "avx512f" in cpu_features() else 4
 
@@ -132,7 +144,7 @@ def cache_directory() -> Path:
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
         text = path.read_bytes()
-        if b"@kernel" in text or b"@scalar" in text or path.name == "backend.py":
+        if b"@kernel" in text or b"@scalar" in text or path.name in ("backend.py", "tiles.py"):
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + text)
     return kernels_folder() / digest.hexdigest()[:16]
 

@@ -47,6 +47,8 @@ class Part:
         Layers that go back through a joined activation in front of them, by the layer that applies it.
     common : dict of str to dict of str to numpy.ndarray
         What the layers asked for in ``common_scratch``.
+    wanted : set of str
+        Nodes whose gradients somebody needs.
 
     Attributes
     ----------
@@ -78,6 +80,7 @@ class Part:
         joined: dict,
         undone: dict,
         common: dict,
+        wanted: set[str],
     ):
         self.blocks, self.first_sample = bounds[rank + 1] - bounds[rank], bounds[rank] * machine.lanes
         blocks = self.blocks
@@ -103,9 +106,11 @@ class Part:
             z = node.layer.view(x[0], node.shape)
             self.values[name] = machine.zeros(shape, network.dtype) if z is None else z
             shapes = tuple(source.shape for source in node.inputs)
-            scratch = workspace.put(
-                machine.scratch(node.layer, shapes, blocks, network.dtype), node.layer.states("passing") or {}
-            )
+            scratch = machine.scratch(node.layer, shapes, blocks, network.dtype)
+            if not any(source.name in wanted for source in node.inputs):
+                unused = node.layer.states("only_for_dL_dx") or ()
+                scratch = {key: array for key, array in scratch.items() if key not in unused}
+            scratch = workspace.put(scratch, node.layer.states("passing") or {})
             self.shares[name] = Share(
                 x=x,
                 z=self.values[name],
@@ -154,6 +159,7 @@ class Pass:
         self._consumers = self._find_consumers()
         self.is_fused, self.joined = fused, self._find_joined() if fused else {}
         self.undone = {} if machine.is_gpu else self._find_undone()
+        self._wanted = self._nodes_that_need_gradients(input_gradient)
         blocks, size = blocks_for(samples, machine.lanes), 1 if machine.is_gpu else network.workers.size
         bounds = [blocks * rank // size for rank in range(size + 1)]
         if blocks < size:
@@ -166,7 +172,7 @@ class Pass:
         }
         workspace.divide()
         self.parts = [
-            Part(network, machine, rank, bounds, samples, self.joined, self.undone, common)
+            Part(network, machine, rank, bounds, samples, self.joined, self.undone, common, self._wanted)
             if bounds[rank + 1] > bounds[rank]
             else None
             for rank in range(size)
@@ -175,7 +181,6 @@ class Pass:
         self.steps = [
             (name, node.layer) for name, node in network.nodes.items() if node.layer is not None and name not in skipped
         ]
-        self._wanted = self._nodes_that_need_gradients(input_gradient)
         # what the training step that used this pass last remembers with it
         self.training_plan: object = None
         self._has_gradients = self._is_training = False

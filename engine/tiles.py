@@ -1,9 +1,10 @@
 """Register tiles: which blocks of sums stay in the vector registers while they are added up, and which fits best.
 
 Floor 1. A number that is loaded should serve several sums, so a tile has two sides, such as filters and columns: a x b
-sums of LANES samples each need a + b loads for a b multiply-adds. AVX-512 has 32 registers of 16 floats, so a tile may
-have 24 sums of one register each; AVX2 has 16 of 8, which are 6 sums of two; Arm has 32 of 4. A tile that does not fit
-is written to memory in every step, and runs at 40 % of the speed.
+sums need a + b loads for a b multiply-adds. A sum is LANES numbers wide. AVX-512 has 32 registers of 16 floats, so a
+tile may have 24 sums of one register each; AVX2 has 16 of 8, which are 6 sums of two; Arm has 32 of 4. A tile that does
+not fit is written to memory in every step, and runs at 40 % of the speed. Tiles are chosen for float32; float64, in
+which gradients are checked, pays for that.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import math
 
 from .backend import TILE
 
-# The first of several reads the fewest numbers, or fits the usual sizes
+# of several the first is the best where all of them fit; second sides are 1 or 2 but for WEIGHT_TILES
 if TILE == 8:
-    OUTPUT_TILES = (8, 2), (6, 2)  # filters and columns of a convolution's forward pass
+    OUTPUT_TILES = (8, 2), (6, 2), (8, 1)  # filters and columns of a convolution's forward pass
     INPUT_TILES = (8, 2), (6, 2), (8, 1)  # channels and blocks of samples of its input gradient
     WEIGHT_TILES = (6, 4), (5, 4), (5, 3), (4, 6), (12, 1)  # weights of a filter and filters of its weight gradient
-    DENSE_TILES = (8, 2), (8, 1)  # rows of a matrix product, and blocks of LANES columns
+    DENSE_TILES = (8, 2), (8, 1)  # rows of a matrix product, the same for all, and blocks of LANES columns
 else:
     OUTPUT_TILES = (4, 1), (3, 2)
     INPUT_TILES = (4, 1), (3, 2)
@@ -26,17 +27,22 @@ else:
     # (96 instead of 91 GFLOP/s of 100), and twelve no longer fit beside their operands (40)
     DENSE_TILES = ((5, 1),)
 
-SURPLUS = 1.1  # of the sums that another tile would take; up to so many it does not matter
+SURPLUS = 1.2  # times the sums of the tile that fits best are too many; fewer do not matter
 
 
 def best_tile(tiles: tuple[tuple[int, int], ...], sizes: tuple[int, int]) -> tuple[int, int]:
-    """Return the first of the tiles that takes hardly more sums than the best one, where they hang over the ends.
+    """Return the first tile that hangs so little over the ends that it takes hardly more sums than any other.
 
     Parameters
     ----------
     tiles : tuple of (int, int)
+        Their sides, the best first.
     sizes : (int, int)
-        Of what tiles are to cover.
+        Of what they are to cover.
+
+    Returns
+    -------
+    (int, int)
 
     Examples
     --------
@@ -48,4 +54,4 @@ def best_tile(tiles: tuple[tuple[int, int], ...], sizes: tuple[int, int]) -> tup
         return math.prod(-(-size // side) * side for size, side in zip(sizes, tile, strict=True))
 
     least = min(map(sums, tiles))
-    return next(tile for tile in tiles if sums(tile) <= SURPLUS * least)
+    return next(tile for tile in tiles if sums(tile) < SURPLUS * least)

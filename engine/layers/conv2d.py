@@ -3,14 +3,15 @@
 Ladder: the literal loops of the derivation, then tiles of sums x LANES samples that stay in registers. A number that is
 loaded should serve several sums, so a tile has two sides: some filters and one or two columns in the forward pass, some
 channels and one or two blocks of samples in the input gradient, some weights of one filter and some filters in the
-weight gradient; which shapes there are, and which leaves the fewest surplus sums (LeNet-5 has 6 filters), says
-``correlation.py``. The weights are copied first so that the numbers that one step needs lie side by side: ``by_output``
-[tile, c, i, j, t] for the forward pass, ``by_input`` [tile, i, j, o, t] for the input gradient. Forward pass and weight
-gradient read a copy with a border of zeros, so that the three loops over the kernel are one over a table of offsets.
-The input gradient takes the bounds of its two loops over the kernel from tables, because in a border as wide as it
-needs most products would be zeros, and has the sum over the filters inside, whose length never changes. Stride and
-dilation change index arithmetic alone. What hangs over the end of a group, a row or a mini-batch is computed as well,
-from numbers that belong elsewhere, and stored before what belongs there.
+weight gradient; which shapes there are, and which leaves few surplus sums (LeNet-5 has 6 filters), says ``tiles.py``.
+The weights are copied first so that the numbers that one step needs lie side by side: ``by_output`` [tile, c, i, j, t]
+for the forward pass, ``by_input`` [tile, i, j, o, t] for the input gradient. Where there is padding, forward pass and
+weight gradient read a copy with a border of zeros, so that the three loops over the kernel are one over a table of
+offsets; the products with these zeros are computed as well. The input gradient takes the bounds of its two loops over
+the kernel from tables, because in a border as wide as it needs most products would be zeros, and has the sum over the
+filters inside, whose length never changes. Stride and dilation change index arithmetic alone. What of a tile hangs over
+the end of a group, a row or a mini-batch is computed from numbers that belong elsewhere, and is stored before what
+belongs there, or nowhere.
 
 All filters read the rows of a window before the next ones are touched. The weight gradient goes over strips of rows
 that stay in the nearest cache while all weights take their sums: reading whole planes, it waited for memory (46 GFLOP/s
@@ -217,7 +218,7 @@ def weight_kernel(WEIGHTS: int, FILTERS: int):
 
 @kernel
 def add_lanes(sums, dL_dW):
-    """dL/dW = the sum over the lanes; dL_dW (filters, C/G, fh, fw), sums (..., ..., WEIGHTS, FILTERS, LANES)."""
+    """Add the sums over the lanes to dL/dW; dL_dW (filters, C/G, fh, fw), sums (..., ..., WEIGHTS, FILTERS, LANES)."""
     filters, channels, fh, fw = dL_dW.shape
     _, _, WEIGHTS, FILTERS, _ = sums.shape
     for o in range(filters):
@@ -229,7 +230,7 @@ def add_lanes(sums, dL_dW):
                     total = lanes[0]
                     for v in range(1, LANES):
                         total += lanes[v]
-                    dL_dW[o, c, i, j] = total
+                    dL_dW[o, c, i, j] += total
 
 
 @kernel
@@ -277,7 +278,10 @@ def activated_bias_gradient(gradient):
 
 @cuda_kernel
 def conv2d_forward_cuda(x, W, b, z, rows, columns, dilation, groups):
-    """z[o,h,q] = b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p], one thread for each; tables as on the CPU."""
+    """z[o,h,q] = b[o] + Σ W[o,c,i,j] x[c, s h + d i - p, s q + d j - p], one thread for each.
+
+    rows and columns as in ``Line.offsets_inside``.
+    """
     (_, O, _, Q, _), C_g, (dh, dw) = z.shape, W.shape[1], dilation
     n, o, h, q, v = position(O)
     if q < Q:
@@ -313,7 +317,10 @@ def conv2d_input_gradient_cuda(W, dL_dz, dL_dx, rows, columns, steps, groups):
 
 @cuda_kernel
 def conv2d_weight_gradient_cuda(x, dL_dz, dL_dW, rows, columns, stride, groups):
-    """dL/dW[o,c,i,j] = Σ of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p], one block of threads for each."""
+    """dL/dW[o,c,i,j] = Σ of dL/dz[o,h,q] x[c, s h + d i - p, s q + d j - p], one block of threads for each.
+
+    rows and columns as in ``Line.outputs_inside``.
+    """
     partial = cuda.shared.array(REDUCERS, dL_dW.dtype)
     O, C_g, _, _ = dL_dW.shape
     o, c = cuda.blockIdx.x // C_g, cuda.blockIdx.x % C_g
@@ -449,9 +456,10 @@ def row_kernel(FILTERS: int, WIDTH: int):
 
     @cuda_kernel(threads=WARP * WARPS)
     def conv2d_weight_rows_cuda(x, dL_dz, parts, x_shape, z_shape, rows, stride, column, dilation, groups):
-        """Fill parts[m, o, c, i, j] with a part of dL/dW[o,c,i,j]; column is -p, rows as on the CPU, x and dL_dz flat.
+        """Fill parts[m, o, c, i, j] with a part of dL/dW[o,c,i,j]; column is -p, x and dL_dz are flat.
 
-        Every warp goes along some rows of dL/dz with all its samples, which are added up at the end.
+        rows as in ``Line.outputs_inside``. Every warp goes along some rows of dL/dz with all its samples, which are
+        added up at the end.
         """
         sums = cuda.shared.array((COUNT, PITCH), x.dtype)
         acc, dL_dz_q = cuda.local.array((FILTERS, WIDTH), x.dtype), cuda.local.array(FILTERS, x.dtype)
@@ -536,11 +544,12 @@ def input_gradient(sizes: Correlation, dL_dz, dL_dx, scratch: dict[str, np.ndarr
     steps = scratch["input_rows"], scratch["input_columns"], sizes.steps, pitch, sizes.groups
     for n in range(0, len(dL_dx), BLOCKS):
         pair = n, min(n + BLOCKS, len(dL_dx)) - 1
-        read = [dL_dz[block].reshape(dL_dz.shape[1], -1, LANES) for block in pair]
         if "planes" in scratch:
             read = [scratch["planes"][0], scratch["planes"][BLOCKS - 1]]
-            for block, copy in zip(pair[:BLOCKS], read, strict=False):
-                place_image(dL_dz[block], copy, pitch, 0)
+            for k in range(BLOCKS):
+                place_image(dL_dz[pair[k]], read[k], pitch, 0)
+        else:
+            read = [dL_dz[block].reshape(dL_dz.shape[1], -1, LANES) for block in pair]
         conv2d_input_gradient(scratch["by_input"], *read, dL_dx[pair[0]], dL_dx[pair[1]], *steps)
 
 
@@ -613,19 +622,26 @@ def bias_gradient_cuda(dL_dz, dL_db, scratch: dict, a=None, gradient=None) -> No
 
 
 def weight_gradient(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict[str, np.ndarray]) -> None:
-    """Fill dL_dW from x and dL_dz."""
+    """Fill dL_dW from x and dL_dz, in rounds of as many filters as there is room for their sums."""
     WEIGHTS, FILTERS = sizes.weight_tile
-    conv2d_weight_gradient, sums = weight_kernel(WEIGHTS, FILTERS), scratch["weight_sums"]
-    steps = (scratch["forward_offsets"], sizes.plane[1], sizes.stride, sizes.strip)
-    O_g, at_once = len(dL_dW) // sizes.groups, len(sums) * FILTERS
+    conv2d_weight_gradient, sums, image = weight_kernel(WEIGHTS, FILTERS), scratch["weight_sums"], scratch.get("image")
+    steps = scratch["forward_offsets"], sizes.plane[1], sizes.stride, sizes.strip
+    O_g, C_g, in_a_round = len(dL_dW) // sizes.groups, dL_dW.shape[1], len(sums) * FILTERS
+    blocks = list(zip(x, dL_dz, strict=True))
+    stretches = [blocks] if in_a_round >= O_g else [[block] for block in blocks]  # an image is placed only once
+    clear(dL_dW.reshape(-1))
     for g in range(sizes.groups):
-        for first in range(g * O_g, (g + 1) * O_g, at_once):
-            filters = first, min(first + at_once, (g + 1) * O_g)
-            clear(sums.reshape(-1))
-            for x_n, dL_dz_n in zip(x, dL_dz, strict=True):
-                pixels = _placed(sizes, x_n, scratch.get("image"))
-                conv2d_weight_gradient(pixels[g * (len(pixels) // sizes.groups) :], dL_dz_n, sums, filters, *steps)
-            add_lanes(sums, dL_dW[slice(*filters)])
+        channels = slice(g * C_g, (g + 1) * C_g)
+        room = None if image is None else image[channels]
+        for stretch in stretches:
+            for first in range(g * O_g, (g + 1) * O_g, in_a_round):
+                filters = first, min(first + in_a_round, (g + 1) * O_g)
+                clear(sums.reshape(-1))
+                for x_n, dL_dz_n in stretch:
+                    if first == g * O_g:
+                        pixels = _placed(sizes, x_n[channels], room)
+                    conv2d_weight_gradient(pixels, dL_dz_n, sums, filters, *steps)
+                add_lanes(sums, dL_dW[slice(*filters)])
 
 
 class Conv2D(Layer):
@@ -666,7 +682,8 @@ class Conv2D(Layer):
     takes_one = True
     takes_activation = True
     takes_activation_cuda = True
-    passing: ClassVar[dict[str, str]] = PASSING | {"weight_sums": "sums", "planes": "planes"}
+    passing: ClassVar[dict[str, str]] = PASSING | {"weight_sums": "sums", "planes": "planes", "back_image": "planes"}
+    only_for_dL_dx: ClassVar[tuple[str, ...]] = ("planes", "back_image", "mirrored_x_band", "mirrored_z_band")
 
     def __init__(
         self,

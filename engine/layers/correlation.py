@@ -72,10 +72,10 @@ class Correlation:
             if other.is_placed:
                 found["back_image"] = np.zeros((O, other.plane[0], LANES), dtype)
         else:
-            back, at_once = self.input_tile(blocks)
+            back, blocks_at_once = self.input_tile(blocks)
             P, Q = self.z_shape[1:]
             if _is_crowded(O_g, P * Q):
-                found["planes"] = np.zeros((at_once, O, P * Q + 1, LANES), dtype)
+                found["planes"] = np.zeros((blocks_at_once, O, P * Q + 1, LANES), dtype)
         out = self.output_tile[0]
         return {
             **found,
@@ -137,7 +137,7 @@ class Correlation:
         }
 
     def scratch_cuda(self, blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
-        """Return what ``scratch`` returns, for the CUDA kernels: packed weights and parts only where they are used."""
+        """Return packed weights, room for parts of sums, both only where they are used, and the bounds of all loops."""
         (C, H, B), (O, P, Q), G, (fh, fw) = self.x_shape, self.z_shape, self.groups, self.kernel_size
         O_g, C_g = O // G, C // G
         found, filters, (along_rows, along_columns) = self._tables(), self.filters_cuda(dtype), self._lines
@@ -203,8 +203,8 @@ class Correlation:
 
 
 def _is_crowded(planes: int, pixels: int) -> bool:
-    """Return whether planes push each other out of the nearest cache, which has eight places for each line.
+    """Return whether planes push each other out of the nearest cache, which has eight places for each of 64 lines.
 
-    Planes a multiple of 64 pixels apart, 4 KiB, share a few of its lines.
+    Of planes a multiple of 64 pixels apart, 4 KiB, all have the same line; a multiple of 32 apart, one of two.
     """
-    return pixels % 64 == 0 and planes > 8
+    return pixels % 2 == 0 and planes > 8 * (64 // math.gcd(pixels, 64))

@@ -1,10 +1,11 @@
 """Dense (fully connected) layer; equations in ``derivations/dense.py``.
 
-Ladder: the literal loops of the derivation, then these tiles of TILE_ROWS outputs x LANES samples that stay in
-registers. The tile loop is outside the loop over blocks, so that a row of W is read once for the whole mini-batch. Both
-gradients read copies, panels, in which what one tile needs follows one another: in rows of all features those numbers
-are a power of two apart for the usual sizes, and push each other out of the cache (49 GFLOP/s before for the weights,
-52 for the input). Panels for the weights hold the samples of all workers, each of which then has some of the outputs.
+Ladder: the literal loops of the derivation, then these tiles of TILE_ROWS outputs x one or two blocks of LANES samples
+that stay in registers. The tile loop is outside the loop over blocks, so that a row of W is read once for the whole
+mini-batch. Both gradients read copies, panels, in which what one tile needs follows one another: in rows of all
+features those numbers are a power of two apart for the usual sizes, and push each other out of the cache (49 GFLOP/s
+before for the weights, 52 for the input). Panels for the weights hold the samples of all workers, each of which then
+has some of the outputs.
 
 Ladder on a GPU: one thread for each output; four outputs for a thread, so that a number of x is used four times and
 four weights are read at once, with the sum cut into stretches for several warps, of which there would be too few; for
@@ -29,7 +30,7 @@ from ..tiles import DENSE_TILES, best_tile
 from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_features
 
-TILE_ROWS = DENSE_TILES[0][0]  # of all of them
+TILE_ROWS = DENSE_TILES[0][0]  # the same for all of them
 TILE_SIZE = TILE_ROWS * LANES
 AT_ONCE = 4  # products of a sum in one turn of a loop; on a core that others use as well it is 3 to 10 % faster
 STRIP = 8 * TILE_ROWS  # columns of W that are copied at a time

@@ -122,6 +122,7 @@ class Layer:
     # what of ``scratch`` holds nothing from one pass to the next, and of ``common_scratch`` nothing behind ``finish``,
     # and the names under which others may use it as well
     passing: ClassVar[dict[str, str]] = {}
+    only_for_dL_dx: ClassVar[tuple[str, ...]] = ()  # what of ``scratch`` is not used where nobody wants dL/dx
     takes_activation: ClassVar[bool] = False  # whether it can apply the activation behind it, where nobody else reads z
     takes_activation_cuda: ClassVar[bool] = False  # the same on a GPU
     undoes_activation: ClassVar[bool] = False  # whether its backward pass can go back through the activation in front

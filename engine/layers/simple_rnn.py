@@ -25,7 +25,7 @@ from ..scalar import tanh
 from .layer import Layer, Shape, Share
 
 TILE_SIZE = TILE * LANES
-INPUTS = 3  # inputs in a tile of the weight gradient, beside UNITS units; as in conv2d.py
+INPUTS = 3  # inputs in a tile of the weight gradient, beside UNITS units
 UNITS = 2 if TILE == 4 else 8
 WEIGHT_TILE = INPUTS * UNITS * LANES
 SIDE = 16 if WARP == 32 else 4  # on a GPU a block of threads has SIDE x SIDE weights, as in dense.py

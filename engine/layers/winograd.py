@@ -25,10 +25,12 @@ from .correlation import Correlation
 from .elementwise import activation_kernel
 from .layer import Shape
 
-TILE_SIZE = TILE * LANES
+PATCHES = 2 if TILE == 8 else 1  # that a tile of products takes beside its filters
+TILE_SIZE = TILE * PATCHES * LANES
+GRADIENT_SIZE = TILE * LANES
 # numbers in registers: six vectors, and 16, 4 x 6 and 6 x 6 of them
 SIX, SQUARE, FOUR_BY_SIX, SIX_BY_SIX = 6 * LANES, LANES * LANES, 24 * LANES, 36 * LANES
-TILES_AT_ONCE = 4  # of a row of tiles whose pixels are transformed before their products are taken
+TILES_AT_ONCE = 2  # of a row of tiles whose pixels are transformed before their products are taken
 NEAR_POINTS = 320 * 1024  # bytes of points that the second cache holds beside the weights
 TRANSFORM = 320  # products for which there is time while one patch is transformed, measured: 100 to 130 ns
 # what of ``Tiling.scratch`` holds nothing from one pass to the next
@@ -41,6 +43,10 @@ PASSING = {
     "M": "outputs of points",
     "dL_dM": "outputs of points",
     "by_channel": "turned over",
+    "x_band": "rows to read",
+    "mirrored_x_band": "rows to read",
+    "z_band": "rows to write",
+    "mirrored_z_band": "rows to write",
 }
 
 
@@ -109,12 +115,20 @@ def transform_weights(W, U, is_mirrored):
 
 
 @kernel
-def transform_pixels(x, nothing, top, left, V, first):
-    """V[:, first + c] = Bᵀ d B for 6 x 6 pixels d of every map c, from (top, left) on; zeros where there are none.
+def copy_pixels(source, first, target, at, count):
+    """Copy so many pixels of every map; both (maps, pixels, LANES)."""
+    for c in range(len(target)):
+        for k in range(count):
+            copy_lanes(target[index(c), index(at + k)], source[index(c), index(first + k)])
 
-    x (maps, H, W, LANES), V (36, rows, LANES).
+
+@kernel
+def transform_pixels(x, size, nothing, corner, V, first):
+    """V[:, first + c] = Bᵀ d B for 6 x 6 pixels d of every map c, from a corner on; zeros where there are none.
+
+    x (maps, pixels, LANES) has maps of size (rows, columns), V (36, rows, LANES).
     """
-    maps, H, B, _ = x.shape
+    maps, (H, B), (top, left) = len(x), size, corner
     d, line = registers((6, 6, LANES), SIX_BY_SIX, x), registers((6, LANES), SIX, x)
     one = x.dtype.type(1)
     two, four = one + one, one + one + one + one
@@ -122,7 +136,7 @@ def transform_pixels(x, nothing, top, left, V, first):
         for j in range(6):
             for i in range(6):
                 if 0 <= top + i < H and 0 <= left + j < B:
-                    copy_lanes(line[i], x[index(c), index(top + i), index(left + j)])
+                    copy_lanes(line[i], x[index(c), index((top + i) * B + left + j)])
                 else:
                     copy_lanes(line[i], nothing)
             for v in range(LANES):
@@ -143,30 +157,41 @@ def transform_pixels(x, nothing, top, left, V, first):
 
 
 @kernel
-def multiply_points(U, V, M, first):
-    """M[k] = U[k] V[k] for every point k, with the channels of a patch from row ``first`` of V on."""
-    points, tiles, padded, _ = U.shape
-    C = padded - 1
-    acc = registers((TILE, LANES), TILE_SIZE, V)
+def multiply_points(U, V, M, C, patches):
+    """M[k] = U[k] V[k] for every point k of some patches; each has C rows of V, and as many of M as U has filters."""
+    points, tiles, _, _ = U.shape
+    rows = tiles * TILE
+    acc = registers((PATCHES, TILE, LANES), TILE_SIZE, V)
     for k in range(points):
-        for tile in range(tiles):
-            U_k = U[k, tile]
-            for v in range(LANES):
-                for t in range(TILE):
-                    acc[t, v] = 0
-            for c in range(C):
-                u, V_c = U_k[index(c)], V[k, index(first + c)]
+        for patch in range(0, patches, PATCHES):
+            next_patch = min(patch + PATCHES, patches) - 1
+            for tile in range(tiles):
+                U_k = U[k, tile]
                 for v in range(LANES):
-                    for t in range(TILE):
-                        acc[t, v] += u[t] * V_c[v]  # (winograd.4)
-            for t in range(TILE):
-                copy_lanes(M[k, index(tile * TILE + t)], acc[t])
+                    for m in range(PATCHES):
+                        for t in range(TILE):
+                            acc[m, t, v] = 0
+                for c in range(C):
+                    u, V_c, V_next = U_k[index(c)], V[k, index(patch * C + c)], V[k, index(next_patch * C + c)]
+                    for v in range(LANES):
+                        for t in range(TILE):
+                            acc[0, t, v] += u[t] * V_c[v]  # (winograd.4)
+                        if PATCHES == 2:
+                            for t in range(TILE):
+                                acc[1, t, v] += u[t] * V_next[v]
+                for t in range(TILE):
+                    copy_lanes(M[k, index(patch * rows + tile * TILE + t)], acc[0, t])
+                    if PATCHES == 2:
+                        copy_lanes(M[k, index(next_patch * rows + tile * TILE + t)], acc[PATCHES - 1, t])
 
 
 @kernel
-def transform_products(M, b, z, h, q):
-    """z[o, h:h+4, q:q+4] = b[o] + Aᵀ M[:, o] A for every filter o, as far as z (O, P, Q, LANES) goes."""
-    O, P, Q, _ = z.shape
+def transform_products(M, first, b, z, size, q):
+    """z[o, :4, q:q+4] = b[o] + Aᵀ M[:, first + o] A for every filter o, as far as z (O, pixels, LANES) goes.
+
+    size is (rows, columns) of z.
+    """
+    O, (rows, Q) = len(z), size
     d, line = registers((4, 6, LANES), FOUR_BY_SIX, z), registers((6, LANES), SIX, z)
     one = z.dtype.type(1)
     two, four = one + one, one + one + one + one
@@ -174,14 +199,14 @@ def transform_products(M, b, z, h, q):
         bias = b[o]
         for m in range(6):
             for k in range(6):
-                copy_lanes(line[k], M[index(6 * k + m), index(o)])
+                copy_lanes(line[k], M[index(6 * k + m), index(first + o)])
             for v in range(LANES):
                 line[0, v], line[1, v], line[2, v], line[3, v] = points_to_outputs(
                     line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
                 )
             for i in range(4):
                 copy_lanes(d[i, m], line[i])
-        for i in range(min(4, P - h)):
+        for i in range(rows):
             for m in range(6):
                 copy_lanes(line[m], d[i, m])
             for v in range(LANES):
@@ -190,7 +215,7 @@ def transform_products(M, b, z, h, q):
                 )
                 line[0, v], line[1, v], line[2, v], line[3, v] = z0 + bias, z1 + bias, z2 + bias, z3 + bias
             for j in range(min(4, Q - q)):
-                copy_lanes(z[index(o), index(h + i), index(q + j)], line[j])  # (winograd.5)
+                copy_lanes(z[index(o), index(i * Q + q + j)], line[j])  # (winograd.5)
 
 
 @functools.cache
@@ -200,27 +225,36 @@ def forward_kernel(activation):
     activate_rows = activation_kernel(activation)
 
     @kernel
-    def winograd_forward(x, U, b, z, z_flat, V, M, nothing, top, left):
-        """z = activation(b + W * x) for all samples; x (blocks, C, H, W, LANES), z_flat (blocks, O, P Q LANES) is z."""
-        (blocks, C, _, _, _), (_, _, P, Q, _) = x.shape, z.shape
+    def winograd_forward(x, U, b, z, sizes, corner, at_once, x_band, z_band, flat_z_band, V, M, nothing):
+        """z = activation(b + W * x) for all samples; x (blocks, C, H W, LANES), z (blocks, O, P Q, LANES).
+
+        The rows that a row of tiles reads and writes have copies, the bands, (maps, pixels, LANES): a tile touches
+        some pixels of many rows of many maps, for which memory is not prepared.
+        """
+        ((H, B), (P, Q)), (top, left), (blocks, C, _, _) = sizes, corner, x.shape
+        filters = U.shape[1] * TILE
         for n in range(blocks):
             for h in range(0, P, 4):
-                for q in range(0, Q, 4 * TILES_AT_ONCE):
-                    patches = min(TILES_AT_ONCE, (Q - q + 3) // 4)
+                above, below, rows = max(0, min(h - top, H)), max(0, min(h - top + 6, H)), min(4, P - h)
+                copy_pixels(x[n], above * B, x_band, 0, (below - above) * B)
+                for q in range(0, Q, 4 * at_once):
+                    patches = min(at_once, (Q - q + 3) // 4)
                     for patch in range(patches):
-                        transform_pixels(x[n], nothing, h - top, q + 4 * patch - left, V, patch * C)
+                        place = h - top - above, q + 4 * patch - left
+                        transform_pixels(x_band, (below - above, B), nothing, place, V, patch * C)
+                    multiply_points(U, V, M, C, patches)
                     for patch in range(patches):
-                        multiply_points(U, V, M, patch * C)
-                        transform_products(M, b, z[n], h, q + 4 * patch)
+                        transform_products(M, patch * filters, b, z_band, (rows, Q), q + 4 * patch)
                 if IS_ACTIVATED:
-                    activate_rows(z_flat[n], h * Q * LANES, min(h + 4, P) * Q * LANES)
+                    activate_rows(flat_z_band, 0, rows * Q * LANES)
+                copy_pixels(z_band, 0, z[n], h * Q, rows * Q)
 
     return winograd_forward
 
 
 @kernel
 def turn_over(x, by_channel):
-    """Exchange samples and channels of a block: x (C, H W, LANES), by_channel (groups, LANES, H W, 16 channels).
+    """Exchange samples and channels of a block: x (C, H W, LANES), by_channel (groups, LANES, H W + 1, 16 channels).
 
     The planes of both are a power of two apart for the usual sizes, and push each other out of the cache; so each line
     of either is touched once, and numbers change places in a square that stays near.
@@ -239,17 +273,20 @@ def turn_over(x, by_channel):
 
 
 @kernel
-def transform_gradients(dL_dz, nothing, h, q, dL_dM, first):
-    """dL/dM[:, o, first:] = A dL/dz[o, h:h+4, q:q+4] Aᵀ for every filter o; dL_dz (O, P, Q, LANES), zeros around it."""
-    O, P, Q, _ = dL_dz.shape
+def transform_gradients(dL_dz, size, nothing, q, dL_dM, first):
+    """dL/dM[:, o, first:] = A dL/dz[o, :4, q:q+4] Aᵀ for every filter o; zeros where dL_dz (O, pixels, LANES) ends.
+
+    size is (rows, columns) of dL_dz.
+    """
+    O, (rows, Q) = len(dL_dz), size
     d, line = registers((6, 4, LANES), FOUR_BY_SIX, dL_dz), registers((6, LANES), SIX, dL_dz)
     one = dL_dz.dtype.type(1)
     two, four = one + one, one + one + one + one
     for o in range(O):
         for j in range(4):
             for i in range(4):
-                if h + i < P and q + j < Q:
-                    copy_lanes(line[i], dL_dz[index(o), index(h + i), index(q + j)])
+                if i < rows and q + j < Q:
+                    copy_lanes(line[i], dL_dz[index(o), index(i * Q + q + j)])
                 else:
                     copy_lanes(line[i], nothing)
             for v in range(LANES):
@@ -277,7 +314,7 @@ def multiply_gradients(dL_dM, V, samples, dL_dU):
     """
     points, groups, padded, _ = dL_dU.shape
     O = padded - 1
-    acc = registers((TILE, LANES), TILE_SIZE, V)
+    acc = registers((TILE, LANES), GRADIENT_SIZE, V)
     for k in range(points):
         for g in range(groups):
             for o in range(0, O, TILE):
@@ -313,22 +350,27 @@ def back_to_weights(dL_dU, dL_dW):
 
 
 @kernel
-def winograd_weight_gradient(x_flat, by_channel, flat_by_channel, dL_dz, V, dL_dM, dL_dU, nothing, top, left):
-    """Add to dL_dU for all samples; by_channel (groups, LANES, H, W, 16 channels) is room for a block turned over."""
-    blocks, _, P, Q, _ = dL_dz.shape
-    groups = by_channel.shape[0]
+def winograd_weight_gradient(x, dL_dz, sizes, corner, by_channel, z_band, V, dL_dM, dL_dU, nothing):
+    """Add to dL_dU for all samples; x (blocks, C, H W, LANES), dL_dz (blocks, O, P Q, LANES).
+
+    by_channel (groups, LANES, H W + 1, 16 channels) is room for a block turned over, z_band (O, pixels, LANES) for the
+    rows of dL_dz that a row of tiles reads.
+    """
+    (size, (P, Q)), (top, left), blocks, groups = sizes, corner, len(x), len(by_channel)
     patches = dL_dM.shape[2] // LANES
     samples = patches * LANES
     for n in range(blocks):
-        turn_over(x_flat[n], flat_by_channel)
+        turn_over(x[n], by_channel)
         for h in range(0, P, 4):
+            rows = min(4, P - h)
+            copy_pixels(dL_dz[n], h * Q, z_band, 0, rows * Q)
             for q in range(0, Q, 4 * patches):
                 for g in range(groups):
                     for patch in range(patches):
-                        row = (g * patches + patch) * LANES
-                        transform_pixels(by_channel[g], nothing, h - top, q + 4 * patch - left, V, row)
+                        place, row = (h - top, q + 4 * patch - left), (g * patches + patch) * LANES
+                        transform_pixels(by_channel[g], size, nothing, place, V, row)
                 for patch in range(patches):
-                    transform_gradients(dL_dz[n], nothing, h, q + 4 * patch, dL_dM, patch * LANES)
+                    transform_gradients(z_band, (rows, Q), nothing, q + 4 * patch, dL_dM, patch * LANES)
                 multiply_gradients(dL_dM, V, samples, dL_dU)
 
 
@@ -385,10 +427,14 @@ class Tiling:
             "mirrored_U": np.zeros((36, -(-C // TILE), O + 1, TILE), dtype),
             "V": np.zeros((36, rows, LANES), dtype),
             "V_by_channel": np.zeros((36, groups * samples + 1, LANES), dtype),
-            "M": np.zeros((36, padded + 1, LANES), dtype),
+            "M": np.zeros((36, TILES_AT_ONCE * padded + 1, LANES), dtype),
             "dL_dM": np.zeros((36, O + 1, samples), dtype),
             "dL_dU": np.zeros((36, groups, O + 1, LANES), dtype),
-            "by_channel": np.zeros((groups, LANES, H, B, LANES), dtype),
+            "by_channel": np.zeros((groups, LANES, H * B + 1, LANES), dtype),
+            "x_band": np.zeros((C, 6 * B + 1, LANES), dtype),
+            "z_band": np.zeros((O, 4 * Q + 1, LANES), dtype),
+            "mirrored_x_band": np.zeros((O, 6 * Q + 1, LANES), dtype),
+            "mirrored_z_band": np.zeros((C, 4 * B + 1, LANES), dtype),
             "nothing": np.zeros(LANES, dtype),
             "no_bias": np.zeros(C, dtype),
         }
@@ -396,25 +442,34 @@ class Tiling:
     def forward(self, x, W, b, z, scratch: dict[str, np.ndarray], activation=identity) -> None:
         """Fill z from x; with an activation, what follows from z."""
         transform_weights(W, scratch["U"], 0)
-        self._convolve(x, scratch["U"], b, z, scratch, self.top, self.left, activation)
+        weights, bands = (scratch["U"], b), (scratch["x_band"], scratch["z_band"])
+        _convolve(x, *weights, z, (self.top, self.left), bands, scratch, activation)
 
     def input_gradient(self, W, dL_dz, dL_dx, scratch: dict[str, np.ndarray]) -> None:
         """Fill dL_dx from dL_dz."""
         transform_weights(W, scratch["mirrored_U"], 1)
-        self._convolve(dL_dz, scratch["mirrored_U"], scratch["no_bias"], dL_dx, scratch, 2 - self.top, 2 - self.left)
-
-    @staticmethod
-    def _convolve(x, U, b, z, scratch, top, left, activation=identity) -> None:
-        z_flat, points = z.reshape(*z.shape[:2], -1), (scratch["V"], scratch["M"], scratch["nothing"])
-        forward_kernel(activation)(x, U, b, z, z_flat, *points, top, left)
+        weights = scratch["mirrored_U"], scratch["no_bias"]
+        bands = scratch["mirrored_x_band"], scratch["mirrored_z_band"]
+        _convolve(dL_dz, *weights, dL_dx, (2 - self.top, 2 - self.left), bands, scratch)
 
     def weight_gradient(self, x, dL_dz, dL_dW, scratch: dict[str, np.ndarray]) -> None:
         """Fill dL_dW from x and dL_dz."""
-        by_channel, dL_dU = scratch["by_channel"], scratch["dL_dU"]
-        flat_by_channel = by_channel.reshape(len(by_channel), LANES, -1, LANES)
-        x_flat, points = x.reshape(*x.shape[:2], -1, LANES), (scratch["V_by_channel"], scratch["dL_dM"], dL_dU)
+        dL_dU, sizes = scratch["dL_dU"], (x.shape[2:4], dL_dz.shape[2:4])
+        copies, points = (scratch["by_channel"], scratch["z_band"]), (scratch["V_by_channel"], scratch["dL_dM"])
         clear(dL_dU.reshape(-1))
-        winograd_weight_gradient(
-            x_flat, by_channel, flat_by_channel, dL_dz, *points, scratch["nothing"], self.top, self.left
-        )
+        corner, nothing = (self.top, self.left), scratch["nothing"]
+        winograd_weight_gradient(_maps(x), _maps(dL_dz), sizes, corner, *copies, *points, dL_dU, nothing)
         back_to_weights(dL_dU, dL_dW)
+
+
+def _convolve(x, U, b, z, corner, bands, scratch: dict[str, np.ndarray], activation=identity) -> None:
+    """Fill z from x and transformed weights, with so many rows and columns of zeros above and to the left."""
+    sizes, flat = (x.shape[2:4], z.shape[2:4]), bands[1].reshape(len(bands[1]), -1)
+    winograd_forward = forward_kernel(activation)
+    points = scratch["V"], scratch["M"], scratch["nothing"]
+    winograd_forward(_maps(x), U, b, _maps(z), sizes, corner, TILES_AT_ONCE, *bands, flat, *points)
+
+
+def _maps(array):
+    """Return an array (blocks, maps, rows, columns, LANES) with the pixels of a map in one axis."""
+    return array.reshape(*array.shape[:2], -1, LANES)

@@ -67,6 +67,7 @@ def test_json_of_one_network(capsys, tmp_path):
     (result,) = printed["results"]
     assert set(result) == set(network())
     assert result["net"] == "lenet5" and result["batch"] == 16 and result["threads"] == 1 and result["ratios"] == {}
+    assert (printed["instructions"] == "avx512f") == (result["tile"] == 8)
     assert set(result["images_per_second"]) == {"step", "forward", "backward"}
     rate = result["images_per_second"]["step"]["handgrad"]
     assert rate > 0 and 0 < result["share_of_peak"] < 1 and result["latency_microseconds"]["handgrad"] > 0
@@ -114,6 +115,15 @@ def test_table_of_ratios():
     pair = ["2.00", "(1.90-2.20)"]
     assert row == ["lenet5", "64", *pair, "3", *pair, *pair, *pair, "2.00", "eager"]
     assert "Some CPU, 1 thread, restricted to AVX2, 2026-01-01, numba 1, torch 2" in text
+
+
+@pytest.mark.parametrize(
+    ("instructions", "machine"),
+    [("avx512f", "Some CPU with AVX-512"), ("avx2", "Some CPU with AVX2"), (None, "Some CPU")],
+)
+def test_instructions_of_the_machine_are_named(instructions, machine):
+    text = bench_tables.render(report(network(), instructions=instructions))
+    assert f"{machine}, 2 threads, 2026-01-01" in text
 
 
 def test_markdown_holds_what_the_results_say():

@@ -182,9 +182,12 @@ def test_cache_directory_follows_sources_versions_and_tiles(tmp_path, monkeypatc
     (tmp_path / "engine" / "backend.py").write_text("# changed")
     seen.add(directory())
     assert len(seen) == 7
+    (tmp_path / "engine" / "tiles.py").write_text("")  # what it says is compiled into kernels
+    seen.add(directory())
+    assert len(seen) == 8
     helper.write_text("x = 2\n")  # no kernel in it
     seen.add(directory())
-    assert len(seen) == 7
+    assert len(seen) == 8
 
 
 def test_versions_and_features():
@@ -219,6 +222,27 @@ def test_nan_survives_fast_math():
     assert backend.FAST_MATH.isdisjoint({"nnan", "ninf", "fast", "afn"})
 
 
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="about x86 processors")
+def test_registers_of_avx_512_are_used_whole_on_processors_of_intel():
+    """LLVM would rather use half of each, and tiles would not fit; it compiles here as it would for such a machine."""
+    program = """
+from numba import float32
+from handgrad.engine.backend import TILE
+from handgrad.engine.layers.dense import forward_kernel
+x, W, b = float32[:, :, ::1], float32[:, ::1], float32[::1]
+dense_forward = forward_kernel(2)
+dense_forward.compile((x, W, b, x))
+(code,) = dense_forward.inspect_asm().values()
+print(TILE, code.count("zmm") > 100, code.count("(%rsp), %zmm") < 5)
+"""
+    features = "+avx,+avx2,+fma,+avx512f,+avx512vl,+avx512bw,+avx512dq,+avx512cd"
+    intel = {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": features}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | intel, timeout=300
+    )
+    assert done.stdout.split() == ["8", "True", "True"], done.stdout + done.stderr
+
+
 def test_tiles_of_the_other_height_compute_the_same():
     """4 channels in a tile, as for AVX2, or 8, as for AVX-512: what other readers run is tested here as well."""
     program = f"""
@@ -233,6 +257,8 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))
         "test_dense.py::test_kernel_is_the_literal_code",
         "test_conv2d.py::test_kernel_is_the_literal_code",
         "test_conv2d.py::test_groups_are_separate_convolutions",
+        "test_conv_transpose2d.py::test_kernel_is_the_literal_code",
+        "test_winograd.py::test_kernels_are_the_literal_code",
     ]
     layers = Path(__file__).parent.parent / "layers"
     done = subprocess.run(

@@ -53,6 +53,7 @@ GAPS = (
 )
 HOLES = ({"filters": 2, "kernel_size": (1, 2), "stride": (3, 4), "output_padding": (2, 0)}, (17, 1, 2, 3))
 DEPTHWISE = ({"filters": 6, "kernel_size": 3, "stride": 2, "groups": 3, "padding": 1}, (5, 3, 4, 5))
+CROWDED = ({"filters": 2, "kernel_size": 2, "stride": 2}, (17, 9, 8, 8))
 
 
 @example(FULL_BLOCKS, 0)
@@ -60,6 +61,7 @@ DEPTHWISE = ({"filters": 6, "kernel_size": 3, "stride": 2, "groups": 3, "padding
 @example(GAPS, 0)
 @example(HOLES, 0)
 @example(DEPTHWISE, 0)
+@example(CROWDED, 0)
 @given(configurations(), st.integers(0, 99))
 def test_kernel_is_the_literal_code(at_point, configuration, seed):
     options, shape = configuration
