@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from .backend import LANES, index, kernel
+from .backend import LANES, copy_lanes, index, kernel, registers, transpose
 
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -120,7 +120,8 @@ def unpack(lanes: np.ndarray, samples: int) -> np.ndarray:
     return together.reshape(-1, *together.shape[2:])[:samples].copy()
 
 
-STRETCH = 128  # features that stay in the nearest cache, in lanes, while one sample after the other is written there
+STRETCH = 128  # features of 16 samples that stay in the nearest cache until samples and features change places
+STRETCHES, SQUARE = LANES * STRETCH, LANES * LANES
 
 
 @kernel
@@ -135,18 +136,30 @@ def gather(images, chosen, scale, shift, x):
     scale, shift : arrays of shape (features,), dtype of x
     x : array of shape (blocks, features, LANES)
     """
-    blocks, features, lanes = x.shape
+    blocks, features, _ = x.shape
+    near, square = registers((LANES, STRETCH), STRETCHES, x), registers((LANES, LANES), SQUARE, x)
     for n in range(blocks):
         for first in range(0, features, STRETCH):
-            stop = min(first + STRETCH, features)
-            for v in range(lanes):
-                sample = chosen[n * lanes + v]
+            count = min(STRETCH, features - first)
+            for v in range(LANES):
+                sample = chosen[n * LANES + v]
                 if sample < 0:
-                    for k in range(first, stop):
-                        x[n, index(k), v] = 0
+                    for k in range(count):
+                        near[v, k] = 0
                 else:
-                    for k in range(first, stop):
-                        x[n, index(k), v] = scale[index(k)] * images[sample, index(k)] + shift[index(k)]
+                    for k in range(count):
+                        at = index(first + k)
+                        near[v, k] = scale[at] * images[sample, at] + shift[at]
+            whole = count - count % LANES
+            for k in range(0, whole, LANES):
+                for v in range(LANES):
+                    copy_lanes(square[v], near[v, k:])
+                transpose(square)
+                for m in range(LANES):
+                    copy_lanes(x[n, index(first + k + m)], square[m])
+            for k in range(whole, count):
+                for v in range(LANES):
+                    x[n, index(first + k), v] = near[v, k]
 
 
 @kernel

@@ -75,6 +75,7 @@ __all__ = [
     "registers",
     "replay",
     "scalar",
+    "transpose",
     "typeof",
     "uint32",
     "versions",
@@ -495,6 +496,39 @@ def copy_lanes(typing_context, to, lanes):
         return context.get_dummy_value()
 
     return types.void(to, lanes), generate
+
+
+@intrinsic
+def transpose(typing_context, square):
+    """Exchange rows and columns of a square of LANES x LANES numbers that lie one after the other.
+
+    Four times, pairs of rows that are 1, 2, 4 and 8 apart exchange the numbers that belong to the other one: 64 moves
+    of whole vectors instead of 256 single numbers.
+    """
+    if not (isinstance(square, types.Array) and square.layout == "C"):
+        return None
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(square)(context, builder, arguments[0]).data
+        lane = context.get_value_type(square.dtype)
+        vectors = builder.bitcast(data, ir.VectorType(lane, LANES).as_pointer())
+        places = [builder.gep(vectors, [context.get_constant(types.intp, k)]) for k in range(LANES)]
+        align = context.get_abi_sizeof(lane)
+        rows = [builder.load(place, align=align) for place in places]
+        for apart in (1, 2, 4, 8):
+            for k in range(LANES):
+                if not k & apart:
+                    kept = [v + LANES - apart if v & apart else v for v in range(LANES)]
+                    given = [v + LANES if v & apart else v + apart for v in range(LANES)]
+                    above, below = rows[k], rows[k + apart]
+                    for row, order in ((k, kept), (k + apart, given)):
+                        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
+                        rows[row] = builder.shuffle_vector(above, below, mask)
+        for place, row in zip(places, rows, strict=True):
+            builder.store(row, place, align=align)
+        return context.get_dummy_value()
+
+    return types.void(square), generate
 
 
 SLOTS = 160  # numbers that a call can take: an array of k axes is 5 + 2 k of them

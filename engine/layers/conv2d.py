@@ -46,7 +46,7 @@ from .correlation import WARPS, Correlation, parts_for
 from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_image
 from .window import pair_of_integers, parse_padding
-from .winograd import PASSING, Tiling
+from .winograd import MIRRORED, PASSING, Tiling
 
 
 @kernel
@@ -682,8 +682,8 @@ class Conv2D(Layer):
     takes_one = True
     takes_activation = True
     takes_activation_cuda = True
-    passing: ClassVar[dict[str, str]] = PASSING | {"weight_sums": "sums", "planes": "planes", "back_image": "planes"}
-    only_for_dL_dx: ClassVar[tuple[str, ...]] = ("planes", "back_image", "mirrored_x_band", "mirrored_z_band")
+    passing: ClassVar[dict[str, str]] = PASSING | {"weight_sums": "planes", "planes": "planes", "back_image": "planes"}
+    only_for_dL_dx: ClassVar[tuple[str, ...]] = ("planes", "back_image", *MIRRORED)
 
     def __init__(
         self,

@@ -98,7 +98,7 @@ class ConvTranspose2D(Layer):
     kind = "convtranspose"
     derivation = derivation
     kernels_alone = True
-    passing: ClassVar[dict[str, str]] = {"weight_sums": "sums", "planes": "planes"}
+    passing: ClassVar[dict[str, str]] = {"weight_sums": "planes", "planes": "planes"}
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ import numpy as np
 
 from ...derivations import dense as derivation
 from .. import initializers
-from ..backend import LANES, copy_lanes, index, kernel, registers, uint32
+from ..backend import LANES, copy_lanes, index, kernel, registers, transpose, uint32
 from ..checks import require_positive_integers
 from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, features, load4, position, store4
 from ..scalar import identity
@@ -31,7 +31,7 @@ from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_features
 
 TILE_ROWS = DENSE_TILES[0][0]  # the same for all of them
-TILE_SIZE = TILE_ROWS * LANES
+TILE_SIZE, SQUARE = TILE_ROWS * LANES, LANES * LANES
 AT_ONCE = 4  # products of a sum in one turn of a loop; on a core that others use as well it is 3 to 10 % faster
 STRIP = 8 * TILE_ROWS  # columns of W that are copied at a time
 SIDE = 16 if WARP == 32 else 4  # on a GPU: a block of threads has SIDE x SIDE weights
@@ -185,11 +185,19 @@ def input_kernel(BLOCKS: int):
 def input_panels(x, panels, first):
     """Copy x (blocks, J, LANES) to panels (tiles, samples, LANES) from a sample on, LANES features side by side."""
     blocks, J, _ = x.shape
-    for j in range(J):
-        panel, k = panels[j // LANES], j % LANES
+    square, whole = registers((LANES, LANES), SQUARE, x), J // LANES * LANES
+    for j in range(0, whole, LANES):
+        panel = panels[j // LANES]
+        for n in range(blocks):
+            for k in range(LANES):
+                copy_lanes(square[k], x[n, index(j + k)])
+            transpose(square)
+            for v in range(LANES):
+                copy_lanes(panel[index(first + n * LANES + v)], square[v])
+    for j in range(whole, J):
         for n in range(blocks):
             for v in range(LANES):
-                panel[index(first + n * LANES + v), index(k)] = x[n, j, v]
+                panels[j // LANES, index(first + n * LANES + v), index(j - whole)] = x[n, j, v]
 
 
 @functools.cache
@@ -585,7 +593,7 @@ class Dense(Layer):
     finishes = True
     takes_activation = True
     takes_activation_cuda = True
-    passing: ClassVar[dict[str, str]] = {key: key for key in ("columns", "x_panels", "dL_dz_panels")}
+    passing: ClassVar[dict[str, str]] = {key: key for key in ("x_panels", "dL_dz_panels")} | {"columns": "rows"}
 
     def __init__(self, features: int, *, initializer=initializers.he, name: str | None = None):
         super().__init__(name)

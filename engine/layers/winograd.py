@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import clear
-from ..backend import LANES, TILE, copy_lanes, index, kernel, registers, scalar
+from ..backend import LANES, TILE, copy_lanes, index, kernel, registers, scalar, transpose
 from ..scalar import identity
 from .correlation import Correlation
 from .elementwise import activation_kernel
@@ -38,16 +38,19 @@ PASSING = {
     "U": "weights of points",
     "dL_dU": "weights of points",  # their gradients, of which nothing is left when the mirrored weights are transformed
     "mirrored_U": "weights of points",
-    "V": "pixels of points",
-    "V_by_channel": "pixels of points",
-    "M": "outputs of points",
-    "dL_dM": "outputs of points",
-    "by_channel": "turned over",
-    "x_band": "rows to read",
-    "mirrored_x_band": "rows to read",
-    "z_band": "rows to write",
-    "mirrored_z_band": "rows to write",
+    "V": "points of x",
+    "V_by_channel": "points of x",
+    "mirrored_M": "points of x",
+    "M": "points of z",
+    "dL_dM": "points of z",
+    "mirrored_V": "points of z",
+    "by_channel": "planes",
+    "x_band": "planes",
+    "mirrored_x_band": "planes",
+    "z_band": "rows",
+    "mirrored_z_band": "rows",
 }
+MIRRORED = tuple(name for name in PASSING if name.startswith("mirrored"))  # for the input gradient alone
 
 
 @scalar
@@ -260,16 +263,15 @@ def turn_over(x, by_channel):
     of either is touched once, and numbers change places in a square that stays near.
     """
     C, pixels, _ = x.shape
-    square, line = registers((LANES, LANES), SQUARE, x), registers((LANES,), LANES, x)
+    square = registers((LANES, LANES), SQUARE, x)
     for first in range(0, C, LANES):
         group = by_channel[first // LANES]
         for k in range(pixels):
             for c in range(LANES):
                 copy_lanes(square[c], x[index(min(first + c, C - 1)), index(k)])
+            transpose(square)
             for v in range(LANES):
-                for c in range(LANES):
-                    line[c] = square[c, v]
-                copy_lanes(group[index(v), index(k)], line)
+                copy_lanes(group[index(v), index(k)], square[v])
 
 
 @kernel
@@ -420,14 +422,15 @@ class Tiling:
         """
         (C, H, B), (O, _, Q) = self.x_shape, self.z_shape
         groups, samples = -(-C // LANES), self._patches * LANES
-        rows = min(TILES_AT_ONCE, -(-max(B, Q) // 4)) * max(C, O) + 1
-        padded = -(-max(C, O) // TILE) * TILE
+        tiles_of_O, tiles_of_C = -(-O // TILE), -(-C // TILE)
         return {
-            "U": np.zeros((36, -(-O // TILE), C + 1, TILE), dtype),
-            "mirrored_U": np.zeros((36, -(-C // TILE), O + 1, TILE), dtype),
-            "V": np.zeros((36, rows, LANES), dtype),
+            "U": np.zeros((36, tiles_of_O, C + 1, TILE), dtype),
+            "V": np.zeros((36, TILES_AT_ONCE * C + 1, LANES), dtype),
+            "M": np.zeros((36, TILES_AT_ONCE * tiles_of_O * TILE + 1, LANES), dtype),
+            "mirrored_U": np.zeros((36, tiles_of_C, O + 1, TILE), dtype),
+            "mirrored_V": np.zeros((36, TILES_AT_ONCE * O + 1, LANES), dtype),
+            "mirrored_M": np.zeros((36, TILES_AT_ONCE * tiles_of_C * TILE + 1, LANES), dtype),
             "V_by_channel": np.zeros((36, groups * samples + 1, LANES), dtype),
-            "M": np.zeros((36, TILES_AT_ONCE * padded + 1, LANES), dtype),
             "dL_dM": np.zeros((36, O + 1, samples), dtype),
             "dL_dU": np.zeros((36, groups, O + 1, LANES), dtype),
             "by_channel": np.zeros((groups, LANES, H * B + 1, LANES), dtype),
@@ -442,15 +445,12 @@ class Tiling:
     def forward(self, x, W, b, z, scratch: dict[str, np.ndarray], activation=identity) -> None:
         """Fill z from x; with an activation, what follows from z."""
         transform_weights(W, scratch["U"], 0)
-        weights, bands = (scratch["U"], b), (scratch["x_band"], scratch["z_band"])
-        _convolve(x, *weights, z, (self.top, self.left), bands, scratch, activation)
+        _convolve(x, b, z, (self.top, self.left), scratch, "", activation)
 
     def input_gradient(self, W, dL_dz, dL_dx, scratch: dict[str, np.ndarray]) -> None:
         """Fill dL_dx from dL_dz."""
         transform_weights(W, scratch["mirrored_U"], 1)
-        weights = scratch["mirrored_U"], scratch["no_bias"]
-        bands = scratch["mirrored_x_band"], scratch["mirrored_z_band"]
-        _convolve(dL_dz, *weights, dL_dx, (2 - self.top, 2 - self.left), bands, scratch)
+        _convolve(dL_dz, scratch["no_bias"], dL_dx, (2 - self.top, 2 - self.left), scratch, "mirrored_")
 
     def weight_gradient(self, x, dL_dz, dL_dW, scratch: dict[str, np.ndarray]) -> None:
         """Fill dL_dW from x and dL_dz."""
@@ -462,12 +462,12 @@ class Tiling:
         back_to_weights(dL_dU, dL_dW)
 
 
-def _convolve(x, U, b, z, corner, bands, scratch: dict[str, np.ndarray], activation=identity) -> None:
+def _convolve(x, b, z, corner, scratch: dict[str, np.ndarray], which: str, activation=identity) -> None:
     """Fill z from x and transformed weights, with so many rows and columns of zeros above and to the left."""
-    sizes, flat = (x.shape[2:4], z.shape[2:4]), bands[1].reshape(len(bands[1]), -1)
-    winograd_forward = forward_kernel(activation)
-    points = scratch["V"], scratch["M"], scratch["nothing"]
-    winograd_forward(_maps(x), U, b, _maps(z), sizes, corner, TILES_AT_ONCE, *bands, flat, *points)
+    U, V, M, x_band, z_band = (scratch[which + name] for name in ("U", "V", "M", "x_band", "z_band"))
+    room = x_band, z_band, z_band.reshape(len(z_band), -1), V, M, scratch["nothing"]
+    sizes = x.shape[2:4], z.shape[2:4]
+    forward_kernel(activation)(_maps(x), U, b, _maps(z), sizes, corner, TILES_AT_ONCE, *room)
 
 
 def _maps(array):
