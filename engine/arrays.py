@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from .backend import LANES, copy_lanes, index, kernel, registers, transpose
+from .backend import LANES, SQUARE, copy_lanes, index, kernel, registers, transpose
 
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -121,7 +121,7 @@ def unpack(lanes: np.ndarray, samples: int) -> np.ndarray:
 
 
 STRETCH = 128  # features of 16 samples that stay in the nearest cache until samples and features change places
-STRETCHES, SQUARE = LANES * STRETCH, LANES * LANES
+NEAR = LANES * STRETCH  # numbers
 
 
 @kernel
@@ -137,7 +137,7 @@ def gather(images, chosen, scale, shift, x):
     x : array of shape (blocks, features, LANES)
     """
     blocks, features, _ = x.shape
-    near, square = registers((LANES, STRETCH), STRETCHES, x), registers((LANES, LANES), SQUARE, x)
+    near, square = registers((LANES, STRETCH), NEAR, x), registers((LANES, LANES), SQUARE, x)
     for n in range(blocks):
         for first in range(0, features, STRETCH):
             count = min(STRETCH, features - first)

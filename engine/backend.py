@@ -28,7 +28,7 @@ from numba import uint64 as index  # an index that cannot be negative needs no w
 from numba.core import cgutils, config, event
 from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import CompileResultCacheImpl, FunctionCache
-from numba.core.codegen import JITCodeLibrary
+from numba.core.codegen import JITCodeLibrary, get_host_cpu_features
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
@@ -59,6 +59,7 @@ from .folders import kernels_folder
 __all__ = [
     "CACHE_DIRECTORY",
     "LANES",
+    "SQUARE",
     "TILE",
     "atomic_add",
     "atomic_load",
@@ -82,30 +83,30 @@ __all__ = [
 ]
 
 LANES = 16  # samples that lie side by side in the last axis of every array
+SQUARE = LANES * LANES
 
 # NaN and infinities stay what they are; only the order and the fusing of sums is left to the compiler
 FAST_MATH = {"reassoc", "contract", "nsz", "arcp"}
 
 
+def _flags() -> str:
+    """Return what Numba tells LLVM of the processor, as ``+avx2,-avx512f``: the machine's, or what a user has set."""
+    return get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+
+
 def cpu_features() -> set[str]:
-    """Return the instruction sets that Numba compiles for; ``NUMBA_CPU_FEATURES`` overrides the machine's."""
-    forced = os.environ.get("NUMBA_CPU_FEATURES")
-    if forced is not None:
-        return {part[1:] for part in forced.split(",") if part.startswith("+")}
-    try:
-        return {name for name, present in llvmlite.binding.get_host_cpu_features().items() if present}
-    except RuntimeError:  # LLVM does not know the features of every processor
-        return set()
+    """Return the instruction sets that Numba compiles for; settings of Numba's such as ``NUMBA_CPU_NAME`` count."""
+    return {flag[1:] for flag in _flags().split(",") if flag.startswith("+")}
 
 
 def _use_whole_registers() -> None:
     """Let LLVM use all of AVX-512's registers: for many of Intel's processors it prefers their halves.
 
-    Tiles that are made for whole ones do not fit into these: 46 to 70 GFLOP/s instead of 210.
+    Tiles that are made for whole ones do not fit into these: 46 to 70 GFLOP/s instead of 210. It has no effect where
+    somebody else has compiled with Numba before, in the same process.
     """
     if "avx512f" in cpu_features():
-        features = config.CPU_FEATURES or llvmlite.binding.get_host_cpu_features().flatten()
-        config.CPU_FEATURES = f"{features},-prefer-256-bit"
+        config.CPU_FEATURES = f"{_flags()},-prefer-256-bit"
 
 
 _use_whole_registers()
@@ -500,12 +501,12 @@ def copy_lanes(typing_context, to, lanes):
 
 @intrinsic
 def transpose(typing_context, square):
-    """Exchange rows and columns of a square of LANES x LANES numbers that lie one after the other.
+    """Exchange rows and columns of LANES x LANES numbers that lie one after the other; the shape is not checked.
 
     Four times, pairs of rows that are 1, 2, 4 and 8 apart exchange the numbers that belong to the other one: 64 moves
     of whole vectors instead of 256 single numbers.
     """
-    if not (isinstance(square, types.Array) and square.layout == "C"):
+    if not (isinstance(square, types.Array) and square.layout == "C" and square.ndim == 2):
         return None
 
     def generate(context, builder, signature, arguments):

@@ -628,7 +628,8 @@ def weight_gradient(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict[str, np.n
     steps = scratch["forward_offsets"], sizes.plane[1], sizes.stride, sizes.strip
     O_g, C_g, in_a_round = len(dL_dW) // sizes.groups, dL_dW.shape[1], len(sums) * FILTERS
     blocks = list(zip(x, dL_dz, strict=True))
-    stretches = [blocks] if in_a_round >= O_g else [[block] for block in blocks]  # an image is placed only once
+    # with several rounds, those of one block of samples follow one another, so that its image is placed only once
+    stretches = [blocks] if image is None or in_a_round >= O_g else [[block] for block in blocks]
     clear(dL_dW.reshape(-1))
     for g in range(sizes.groups):
         channels = slice(g * C_g, (g + 1) * C_g)
@@ -638,7 +639,7 @@ def weight_gradient(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict[str, np.n
                 filters = first, min(first + in_a_round, (g + 1) * O_g)
                 clear(sums.reshape(-1))
                 for x_n, dL_dz_n in stretch:
-                    if first == g * O_g:
+                    if image is None or first == g * O_g:
                         pixels = _placed(sizes, x_n[channels], room)
                     conv2d_weight_gradient(pixels, dL_dz_n, sums, filters, *steps)
                 add_lanes(sums, dL_dW[slice(*filters)])

@@ -22,7 +22,7 @@ import numpy as np
 
 from ...derivations import dense as derivation
 from .. import initializers
-from ..backend import LANES, copy_lanes, index, kernel, registers, transpose, uint32
+from ..backend import LANES, SQUARE, copy_lanes, index, kernel, registers, transpose, uint32
 from ..checks import require_positive_integers
 from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, features, load4, position, store4
 from ..scalar import identity
@@ -31,7 +31,7 @@ from .elementwise import activate, activate_cuda
 from .layer import Layer, Shape, Share, require_features
 
 TILE_ROWS = DENSE_TILES[0][0]  # the same for all of them
-TILE_SIZE, SQUARE = TILE_ROWS * LANES, LANES * LANES
+TILE_SIZE = TILE_ROWS * LANES
 AT_ONCE = 4  # products of a sum in one turn of a loop; on a core that others use as well it is 3 to 10 % faster
 STRIP = 8 * TILE_ROWS  # columns of W that are copied at a time
 SIDE = 16 if WARP == 32 else 4  # on a GPU: a block of threads has SIDE x SIDE weights

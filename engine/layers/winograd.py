@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import clear
-from ..backend import LANES, TILE, copy_lanes, index, kernel, registers, scalar, transpose
+from ..backend import LANES, SQUARE, TILE, copy_lanes, index, kernel, registers, scalar, transpose
 from ..scalar import identity
 from .correlation import Correlation
 from .elementwise import activation_kernel
@@ -28,12 +28,12 @@ from .layer import Shape
 PATCHES = 2 if TILE == 8 else 1  # that a tile of products takes beside its filters
 TILE_SIZE = TILE * PATCHES * LANES
 GRADIENT_SIZE = TILE * LANES
-# numbers in registers: six vectors, and 16, 4 x 6 and 6 x 6 of them
-SIX, SQUARE, FOUR_BY_SIX, SIX_BY_SIX = 6 * LANES, LANES * LANES, 24 * LANES, 36 * LANES
+# numbers in registers: six vectors, and 4 x 6 and 6 x 6 of them
+SIX, FOUR_BY_SIX, SIX_BY_SIX = 6 * LANES, 24 * LANES, 36 * LANES
 TILES_AT_ONCE = 2  # of a row of tiles whose pixels are transformed before their products are taken
 NEAR_POINTS = 320 * 1024  # bytes of points that the second cache holds beside the weights
 TRANSFORM = 320  # products for which there is time while one patch is transformed, measured: 100 to 130 ns
-# what of ``Tiling.scratch`` holds nothing from one pass to the next
+# what of ``Tiling.scratch`` holds nothing from one pass to the next; what has one name is never in use together
 PASSING = {
     "U": "weights of points",
     "dL_dU": "weights of points",  # their gradients, of which nothing is left when the mirrored weights are transformed
@@ -231,8 +231,9 @@ def forward_kernel(activation):
     def winograd_forward(x, U, b, z, sizes, corner, at_once, x_band, z_band, flat_z_band, V, M, nothing):
         """z = activation(b + W * x) for all samples; x (blocks, C, H W, LANES), z (blocks, O, P Q, LANES).
 
-        The rows that a row of tiles reads and writes have copies, the bands, (maps, pixels, LANES): a tile touches
-        some pixels of many rows of many maps, for which memory is not prepared.
+        sizes are (H, W) and (P, Q), corner the padding above and to the left; at_once tiles pass through V and M. The
+        rows that a row of tiles reads and writes have copies, the bands, (maps, pixels, LANES): a tile touches some
+        pixels of many rows of many maps, for which memory is not prepared. flat_z_band is z_band, (O, numbers).
         """
         ((H, B), (P, Q)), (top, left), (blocks, C, _, _) = sizes, corner, x.shape
         filters = U.shape[1] * TILE
@@ -259,8 +260,8 @@ def forward_kernel(activation):
 def turn_over(x, by_channel):
     """Exchange samples and channels of a block: x (C, H W, LANES), by_channel (groups, LANES, H W + 1, 16 channels).
 
-    The planes of both are a power of two apart for the usual sizes, and push each other out of the cache; so each line
-    of either is touched once, and numbers change places in a square that stays near.
+    The planes of x are a power of two apart for the usual sizes, and push each other out of the cache; so each line is
+    touched once, and numbers change places in registers.
     """
     C, pixels, _ = x.shape
     square = registers((LANES, LANES), SQUARE, x)
@@ -415,9 +416,9 @@ class Tiling:
         return -(-across // -(-across // at_once))
 
     def scratch(self, dtype: np.dtype) -> dict[str, np.ndarray]:
-        """Return room for transformed weights and for the points of some patches.
+        """Return room for transformed weights, points of some patches, a block turned over, and rows of x and z.
 
-        Arrays have a row more than they need: else the points of one patch would often be a power of two apart, and
+        Most have a row more than they need: else the points of one patch would often be a power of two apart, and
         push each other out of the cache (storing those of dL/dM took six times as long).
         """
         (C, H, B), (O, _, Q) = self.x_shape, self.z_shape

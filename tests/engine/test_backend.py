@@ -202,10 +202,32 @@ def test_tiles_and_lanes():
 
 
 def test_features_can_be_forced(monkeypatch):
-    monkeypatch.setenv("NUMBA_CPU_FEATURES", "+avx2,-avx512f,+fma")
+    monkeypatch.setattr(backend.config, "CPU_FEATURES", "+avx2,-avx512f,+fma")
     assert backend.cpu_features() == {"avx2", "fma"}
-    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
+    monkeypatch.setattr(backend.config, "CPU_FEATURES", "")
     assert backend.cpu_features() == set()
+
+
+@pytest.mark.parametrize("setting", [{"NUMBA_CPU_NAME": "generic"}, {"NUMBA_ENABLE_AVX": "0"}])
+def test_settings_of_numba_are_left_alone(setting):
+    """What a user has set decides which tiles there are, and is not overruled."""
+    program = "from handgrad.engine import backend; print(backend.TILE, '+avx512f' in str(backend.config.CPU_FEATURES))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | setting)
+    assert done.stdout.split() == ["4", "False"], done.stdout + done.stderr
+
+
+@backend.kernel
+def turn_around(square):
+    """Exchange rows and columns."""
+    backend.transpose(square)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_transpose(dtype):
+    square = np.arange(backend.SQUARE, dtype=dtype).reshape(backend.LANES, -1)
+    expected = square.T.copy()
+    turn_around(square)
+    np.testing.assert_array_equal(square, expected)
 
 
 def test_compiling_is_counted():

@@ -17,6 +17,7 @@ from handgrad.engine import (
     BatchNorm,
     Concat,
     Conv2D,
+    ConvTranspose2D,
     Dense,
     Flatten,
     Input,
@@ -262,7 +263,8 @@ def test_what_is_passing_holds_nothing_from_one_pass_to_the_next(threads):
     rng, x = np.random.default_rng(7), Input((9, 8, 8))
     small = ReLU()(Conv2D(3, 5, padding=2, name="direct")(x))
     wide = Conv2D(11, 3, padding=1, name="tiled")(ReLU()(Conv2D(12, 3, padding=1, name="first")(x)))
-    network = Network(x, [small, wide], seed=1, threads=threads, dtype="float64")
+    points = Conv2D(9, 1, name="points")(ConvTranspose2D(9, 3, padding=1, name="back")(x))
+    network = Network(x, [small, wide, Dense(5)(Flatten()(points))], seed=1, threads=threads, dtype="float64")
     values = rng.normal(size=(20, 9, 8, 8))
     seeds = [rng.normal(size=(20, *node.shape)) for node in network.outputs]
     results = []
@@ -271,8 +273,9 @@ def test_what_is_passing_holds_nothing_from_one_pass_to_the_next(threads):
         current.allocate_gradients()
         current.load(network.inputs[0].name, values)
         current.prepare(training=True, draw=0)
-        shares = [share for part in current.active for share in part.shares.values()]
-        passing = [a for share in shares for name, a in share.scratch.items() if name in Conv2D.passing]
+        shares = [(network.nodes[name].layer, share) for part in current.active for name, share in part.shares.items()]
+        passing = [(share.scratch | share.common).get(key) for layer, share in shares for key in type(layer).passing]
+        passing = [array for array in passing if array is not None]
         for work in (current.forward, current.backward):
             for position, seed in enumerate(seeds):
                 current.load_seed(position, seed)

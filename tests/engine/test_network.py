@@ -311,6 +311,38 @@ def test_gradient_without_that_of_the_input_is_the_same():
     assert set(current.active[0].gradients) == {"conv1", "relu1", "maxpool1", "flatten1", "fc"}
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "unused"),
+    [
+        (lambda: Conv2D(16, 3, padding=1), (16, 8, 8), {"mirrored_U", "mirrored_x_band"}),
+        (lambda: Conv2D(9, 2, padding=(0, 1, 0, 1)), (1, 8, 8), {"planes"}),
+        (lambda: Conv2D(9, 1), (2, 8, 8), {"back_image"}),
+    ],
+)
+def test_memory_for_a_gradient_that_nobody_wants_is_not_made(layer, shape, unused):
+    """The other gradients are the same, and a layer of another class, which may use it otherwise, keeps it."""
+    derived = type("Derived", (Conv2D,), {"kind": "conv"})
+    gradients = []
+    for is_wanted in (True, False):
+        x = Input(shape)
+        network = Network(x, Flatten()(ReLU()(layer()(x))), seed=0, threads=1)
+        current = network.pass_for(20, input_gradient=is_wanted)
+        current.allocate_gradients()
+        current.load(network.inputs[0].name, np.random.default_rng(0).normal(size=(20, *shape)))
+        current.prepare(False, 0)
+        current.run(current.forward)
+        current.load_seed(0, np.random.default_rng(1).normal(size=(20, *network.outputs[0].shape)))
+        current.run(current.backward)
+        current.reduce_gradients()
+        gradients.append(network.dL_dtheta.copy())
+        assert (unused <= set(current.active[0].shares["conv1"].scratch)) == is_wanted
+    np.testing.assert_array_equal(*gradients)
+    x, settings = Input(shape), layer().settings()
+    network = Network(x, derived(**settings)(x))
+    (share,) = network.pass_for(16, input_gradient=False).active[0].shares.values()
+    assert unused <= set(share.scratch)
+
+
 def test_seeds():
     one, same, other = small_cnn(seed=0), small_cnn(seed=0), small_cnn(seed=1)
     np.testing.assert_array_equal(one.theta, same.theta)

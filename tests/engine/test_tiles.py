@@ -23,7 +23,7 @@ def test_all_dense_tiles_have_the_same_rows():
     [
         ((16, 28), (8, 2)),
         ((6, 28), (6, 2)),  # 8 x 2 would take a third more
-        ((7, 28), (8, 2)),  # a seventh more than nothing surplus, but the others take more
+        ((7, 28), (8, 2)),  # a seventh more than needed, but (6, 2) takes half as many again
         ((16, 1), (8, 1)),
         ((16, 7), (8, 2)),  # an eighth column costs less than loading everything for one
     ],
