@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from datetime import date
 from pathlib import Path
 
@@ -179,12 +180,24 @@ def read_report(path: str, option: str) -> dict:
     raise DataError(f"{option} {path} is no results file ({reason})", remedy="make one with: handgrad bench --out FILE")
 
 
+def restricted_to(isa: str | None) -> dict[str, str]:
+    """Return the variables that restrict a process to some instructions.
+
+    PyTorch's compiler takes from its cache what it has compiled for others; that computes nonsense, or crashes.
+    """
+    if isa is None:
+        return {}
+    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), "torchinductor-handgrad"))
+    return ISAS[isa] | {"TORCHINDUCTOR_CACHE_DIR": f"{folder}-{isa}"}
+
+
 def run_module(module: str, words: list[str], isa: str | None, what: str) -> dict:
     """Run a module of ``handgrad.benchmarks`` in a process of its own and return the JSON object that it prints."""
     command = [sys.executable, "-m", f"{__package__.partition('.')[0]}.benchmarks.{module}", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | MALLOC | ISAS.get(isa, {}))
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | MALLOC | restricted_to(isa))
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        nothing = f"no message, exit code {done.returncode}"
+        last = (done.stderr.strip().splitlines() or [nothing])[-1]
         raise HandgradError(f"bench: {what} failed: {last}")
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -120,12 +120,16 @@ def test_python_example(capsys):
     assert capsys.readouterr().out.splitlines() == ["(6, 1, 5, 5)", "(32, 6, 28, 28)"]
 
 
-def test_the_figures_are_those_of_the_newest_run():
+@pytest.mark.parametrize(("results", "isa"), [("cpu.json", None), ("cpu-avx2.json", "avx2")])
+def test_the_figures_are_those_of_the_newest_run(results, isa):
     from handgrad.cli.bench_tables import render_markdown
 
-    report = json.loads((ROOT / "benchmarks" / "results" / "cpu.json").read_text(encoding="utf-8"))
-    assert report["machine"] and report["date"]
+    report = json.loads((ROOT / "benchmarks" / "results" / results).read_text(encoding="utf-8"))
+    assert report["machine"] and report["date"] and report["isa"] == isa
     assert render_markdown(report).strip() in README
+
+
+def test_pictures_are_there():
     for name in re.findall(r"!\[[^]]*\]\(([^)]*)\)", README):
         assert (ROOT / name).stat().st_size > 10_000, name
 

@@ -16,7 +16,9 @@ import numpy as np
 from ..backend import LANES, TILE, copy_lanes, index, kernel, registers
 from .correlation import Correlation
 
-TILE_SIZE = TILE * LANES
+VECTORS = 2 if TILE == 8 else 1  # of LANES positions in a tile, beside TILE filters
+POSITIONS = VECTORS * LANES
+TILE_SIZE = TILE * POSITIONS
 
 
 @kernel
@@ -45,21 +47,26 @@ def conv2d_forward_one(image, W, b, z, maps, offsets, pitch, step, groups):
     k + offsets (C/G fh fw,). W (O, C/G fh fw), z (O, P, Q), maps (TILE, at least P pitch) is room for a tile's maps.
     """
     O, P, Q = z.shape
-    O_g, acc = O // groups, registers((TILE, LANES), TILE_SIZE, image)
+    O_g, acc = O // groups, registers((VECTORS, TILE, LANES), TILE_SIZE, image)
     for g in range(groups):
         last = (g + 1) * O_g - 1
         for o in range(g * O_g, last + 1, TILE):
-            for k in range(0, (P - 1) * pitch + Q, LANES):
+            for k in range(0, (P - 1) * pitch + Q, POSITIONS):
                 for v in range(LANES):
-                    for t in range(TILE):
-                        acc[t, v] = b[min(o + t, last)]
+                    for r in range(VECTORS):
+                        for t in range(TILE):
+                            acc[r, t, v] = b[min(o + t, last)]
                 for m in range(offsets.size):
                     at = index(g * step + offsets[m] + k)
                     for v in range(LANES):
                         for t in range(TILE):
-                            acc[t, v] += W[index(min(o + t, last)), index(m)] * image[at + index(v)]  # (conv2d.1)
-                for t in range(TILE):
-                    copy_lanes(maps[t, k : k + LANES], acc[t])
+                            acc[0, t, v] += W[index(min(o + t, last)), index(m)] * image[at + index(v)]  # (conv2d.1)
+                        if VECTORS == 2:
+                            for t in range(TILE):
+                                acc[1, t, v] += W[index(min(o + t, last)), index(m)] * image[at + index(LANES + v)]
+                for r in range(VECTORS):
+                    for t in range(TILE):
+                        copy_lanes(maps[t, k + r * LANES :], acc[r, t])
             for t in range(min(TILE, last + 1 - o)):
                 for h in range(P):
                     z_h, first = z[o + t, h], h * pitch
@@ -76,15 +83,15 @@ def planes_shape(sizes: Correlation) -> tuple[int, int, int, int, int]:
 def scratch_one(sizes: Correlation, dtype: np.dtype) -> dict[str, np.ndarray]:
     """Return room for the planes, whose border stays 0, and for a tile's maps, and the table of offsets.
 
-    The last tile of positions hangs over the end of both by less than LANES.
+    The last tile of positions hangs over the end of both by less than POSITIONS.
     """
     (C, sh, sw, rows, pitch), P = planes_shape(sizes), sizes.z_shape[1]
     c, i, j = np.indices((C // sizes.groups, *sizes.kernel_size))
     a, b = sizes.dilation[0] * i, sizes.dilation[1] * j
     offsets = (((c * sh + a % sh) * sw + b % sw) * rows + a // sh) * pitch + b // sw
     return {
-        "image": np.zeros(C * sh * sw * rows * pitch + LANES, dtype),
-        "maps": np.zeros((TILE, P * pitch + LANES), dtype),
+        "image": np.zeros(C * sh * sw * rows * pitch + POSITIONS, dtype),
+        "maps": np.zeros((TILE, P * pitch + POSITIONS), dtype),
         "offsets": offsets.reshape(-1).astype(np.int64),
     }
 
@@ -92,7 +99,7 @@ def scratch_one(sizes: Correlation, dtype: np.dtype) -> dict[str, np.ndarray]:
 def correlate_one(sizes: Correlation, x, W, b, z, scratch: dict[str, np.ndarray]) -> None:
     """Fill z (1, O, P, Q, 1) from x (1, C, H, B, 1)."""
     shape, image, (top, _, left, _) = planes_shape(sizes), scratch["image"], sizes.padding
-    spread_image(x.reshape(x.shape[1:4]), image[:-LANES].reshape(shape), top, left)
-    step, flat = (image.size - LANES) // sizes.groups, W.reshape(len(W), -1)
+    spread_image(x.reshape(x.shape[1:4]), image[:-POSITIONS].reshape(shape), top, left)
+    step, flat = (image.size - POSITIONS) // sizes.groups, W.reshape(len(W), -1)
     z, tables = z.reshape(z.shape[1:4]), (scratch["maps"], scratch["offsets"])
     conv2d_forward_one(image, flat, b, z, *tables, shape[-1], step, sizes.groups)

@@ -117,6 +117,16 @@ def test_table_of_ratios():
     assert "Some CPU, 1 thread, restricted to AVX2, 2026-01-01, numba 1, torch 2" in text
 
 
+def test_code_for_other_instructions_is_not_taken_from_the_cache_of_pytorch(monkeypatch):
+    from handgrad.cli.bench import restricted_to
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere")
+    assert restricted_to(None) == {}
+    assert restricted_to("avx2")["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere-avx2"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    assert restricted_to("avx2")["TORCHINDUCTOR_CACHE_DIR"].endswith("-avx2")
+
+
 @pytest.mark.parametrize(
     ("instructions", "machine"),
     [("avx512f", "Some CPU with AVX-512"), ("avx2", "Some CPU with AVX2"), (None, "Some CPU")],
