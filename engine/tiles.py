@@ -27,6 +27,8 @@ else:
     # (96 instead of 91 GFLOP/s of 100), and twelve no longer fit beside their operands (40)
     DENSE_TILES = ((5, 1),)
 
+BESIDE = 2 if TILE == 8 else 1  # sums beside each other in a tile whose first side is TILE, whatever hangs over
+
 SURPLUS = 1.2  # times the sums of the tile that fits best are too many; fewer do not matter
 
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..backend import LANES, TILE, copy_lanes, index, kernel, registers
+from ..tiles import BESIDE
 from .correlation import Correlation
 
-VECTORS = 2 if TILE == 8 else 1  # of LANES positions in a tile, beside TILE filters
+VECTORS = BESIDE  # of LANES positions in a tile, beside TILE filters
 POSITIONS = VECTORS * LANES
 TILE_SIZE = TILE * POSITIONS
 

@@ -21,11 +21,12 @@ import numpy as np
 from ..arrays import clear
 from ..backend import LANES, SQUARE, TILE, copy_lanes, index, kernel, registers, scalar, transpose
 from ..scalar import identity
+from ..tiles import BESIDE
 from .correlation import Correlation
 from .elementwise import activation_kernel
 from .layer import Shape
 
-PATCHES = 2 if TILE == 8 else 1  # that a tile of products takes beside its filters
+PATCHES = BESIDE  # that a tile of products takes beside its filters
 TILE_SIZE = TILE * PATCHES * LANES
 GRADIENT_SIZE = TILE * LANES
 # numbers in registers: six vectors, and 4 x 6 and 6 x 6 of them
@@ -228,12 +229,12 @@ def forward_kernel(activation):
     activate_rows = activation_kernel(activation)
 
     @kernel
-    def winograd_forward(x, U, b, z, sizes, corner, at_once, x_band, z_band, flat_z_band, V, M, nothing):
+    def winograd_forward(x, U, b, z, sizes, corner, x_band, z_band, flat_z_band, V, M, nothing):
         """z = activation(b + W * x) for all samples; x (blocks, C, H W, LANES), z (blocks, O, P Q, LANES).
 
-        sizes are (H, W) and (P, Q), corner the padding above and to the left; at_once tiles pass through V and M. The
-        rows that a row of tiles reads and writes have copies, the bands, (maps, pixels, LANES): a tile touches some
-        pixels of many rows of many maps, for which memory is not prepared. flat_z_band is z_band, (O, numbers).
+        sizes are (H, W) and (P, Q), corner the padding above and to the left. The rows that a row of tiles reads
+        and writes have copies, the bands, (maps, pixels, LANES): a tile touches some pixels of many rows of many maps,
+        for which memory is not prepared. flat_z_band is z_band, (O, numbers).
         """
         ((H, B), (P, Q)), (top, left), (blocks, C, _, _) = sizes, corner, x.shape
         filters = U.shape[1] * TILE
@@ -241,8 +242,8 @@ def forward_kernel(activation):
             for h in range(0, P, 4):
                 above, below, rows = max(0, min(h - top, H)), max(0, min(h - top + 6, H)), min(4, P - h)
                 copy_pixels(x[n], above * B, x_band, 0, (below - above) * B)
-                for q in range(0, Q, 4 * at_once):
-                    patches = min(at_once, (Q - q + 3) // 4)
+                for q in range(0, Q, 4 * TILES_AT_ONCE):
+                    patches = min(TILES_AT_ONCE, (Q - q + 3) // 4)
                     for patch in range(patches):
                         place = h - top - above, q + 4 * patch - left
                         transform_pixels(x_band, (below - above, B), nothing, place, V, patch * C)
@@ -468,7 +469,7 @@ def _convolve(x, b, z, corner, scratch: dict[str, np.ndarray], which: str, activ
     U, V, M, x_band, z_band = (scratch[which + name] for name in ("U", "V", "M", "x_band", "z_band"))
     room = x_band, z_band, z_band.reshape(len(z_band), -1), V, M, scratch["nothing"]
     sizes = x.shape[2:4], z.shape[2:4]
-    forward_kernel(activation)(_maps(x), U, b, _maps(z), sizes, corner, TILES_AT_ONCE, *room)
+    forward_kernel(activation)(_maps(x), U, b, _maps(z), sizes, corner, *room)
 
 
 def _maps(array):
