@@ -245,7 +245,7 @@ def test_nan_survives_fast_math():
 
 
 @pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="about x86 processors")
-def test_registers_of_avx_512_are_used_whole_on_processors_of_intel():
+def test_registers_of_avx_512_are_used_whole_on_processors_of_intel(tmp_path):
     """LLVM would rather use half of each, and tiles would not fit; it compiles here as it would for such a machine."""
     program = """
 from numba import float32
@@ -259,6 +259,7 @@ print(TILE, code.count("zmm") > 100, code.count("(%rsp), %zmm") < 5)
 """
     features = "+avx,+avx2,+fma,+avx512f,+avx512vl,+avx512bw,+avx512dq,+avx512cd"
     intel = {"NUMBA_CPU_NAME": "skylake-avx512", "NUMBA_CPU_FEATURES": features}
+    intel["HANDGRAD_CACHE"] = str(tmp_path)  # Numba shows no code that it has loaded from a cache
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | intel, timeout=300
     )
