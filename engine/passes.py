@@ -6,6 +6,8 @@ Floor 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -23,9 +25,7 @@ if TYPE_CHECKING:
     from .network import Network
 
 
-def piece(layer: Layer, work: Callable[[], None]) -> Piece:
-    """Say of some work of a layer whether it only calls kernels, always the same on the same arrays."""
-    return layer.states("kernels_alone"), work
+WORTH_SHARING = 500_000  # products in a single sample, some 30 microseconds of one worker
 
 
 class Part:
@@ -134,6 +134,17 @@ class Part:
             for k, name in enumerate(random):
                 self.shares[name].draw = self.draws[k : k + 1]
 
+    def of_worker(self, rank: int, size: int, layers: dict[str, Layer]) -> Part:
+        """Return the part of one of several workers of a single sample: the same values, with scratch of its own."""
+        part = copy(self)
+        part.programs, part.shares = {}, {}
+        for name, layer in layers.items():
+            share = layer.part_of_one(self.shares[name], rank, size)
+            if share is not None:
+                scratch = {key: OneSample.put(array) for key, array in share.scratch.items()}
+                part.shares[name] = replace(share, scratch=scratch)
+        return part
+
 
 class Pass:
     """Buffers and order of work for mini-batches of one size.
@@ -181,6 +192,9 @@ class Pass:
         self.steps = [
             (name, node.layer) for name, node in network.nodes.items() if node.layer is not None and name not in skipped
         ]
+        if one and self._is_worth_sharing():
+            (whole,) = self.active
+            self.parts = [whole.of_worker(rank, size, dict(self.steps)) for rank in range(size)]
         # what the training step that used this pass last remembers with it
         self.training_plan: object = None
         self._has_gradients = self._is_training = False
@@ -195,6 +209,23 @@ class Pass:
             return {}
         shapes = tuple(source.shape for source in node.inputs)
         return node.layer.common_scratch(shapes, blocks, self.network.dtype)
+
+    def _is_worth_sharing(self) -> bool:
+        """Return whether several workers are to compute a single sample, each some outputs of a layer."""
+        products = sum(
+            layer.multiply_adds(*(source.shape for source in self.network.nodes[name].inputs))
+            for name, layer in self.steps
+        )
+        if products < WORTH_SHARING or not all(self._calls_kernels_alone(layer) for _, layer in self.steps):
+            return False
+        return self.network.workers.size > 1 and self.network.workers.can_meet
+
+    def _calls_kernels_alone(self, layer: Layer) -> bool:
+        return layer.states("kernels_alone") or (self.is_one and layer.states("kernels_alone_one"))
+
+    def _piece(self, layer: Layer, work: Callable[[], None]) -> Piece:
+        """Say of some work of a layer whether it only calls kernels, always the same on the same arrays."""
+        return self._calls_kernels_alone(layer), work
 
     def _nodes_that_need_gradients(self, input_gradient: bool) -> set[str]:
         wanted: set[str] = set()
@@ -240,6 +271,11 @@ class Pass:
     def active(self) -> list[Part]:
         """The parts of the workers that have something to do, in the order of their ranks."""
         return [part for part in self.parts if part is not None]
+
+    @property
+    def holders(self) -> list[Part]:
+        """Those of them that hold samples of their own: workers that share a single sample have the same values."""
+        return self.active[:1] if self.is_one else self.active
 
     def allocate_gradients(self) -> None:
         """Make the gradient buffers, once, from the outputs to the inputs.
@@ -305,7 +341,7 @@ class Pass:
 
     def load(self, name: str, x: np.ndarray) -> None:
         """Copy samples in user layout into an input's value."""
-        for part in self.active:
+        for part in self.holders:
             self.machine.pack(x[part.first_sample : part.first_sample + part.samples], part.values[name])
 
     def load_seed(self, position: int, dL_dz: np.ndarray) -> None:
@@ -331,8 +367,8 @@ class Pass:
         """Tell every layer whether this is training."""
         self._is_training = training
         for part in self.active:
-            for name, _ in self.steps:
-                part.shares[name].training = training
+            for share in part.shares.values():
+                share.training = training
 
     def draw_keys(self, draw: int) -> np.ndarray:
         """Return the keys of one draw, uint64, one for each layer that takes random numbers, in topological order."""
@@ -378,8 +414,12 @@ class Pass:
         self._run(part, "forward", self._forward_pieces)
 
     def _forward_pieces(self, part: Part) -> Iterator[Piece]:
-        for name, layer in self.steps:
-            yield piece(layer, partial(self.machine.forward, layer, part.shares[name]))
+        shared = {name for other in self.active[1:] for name in other.shares} if self.is_one else set()
+        for position, (name, layer) in enumerate(self.steps):
+            if position and not shared.isdisjoint((name, self.steps[position - 1][0])):
+                yield self.meeting(len(self.active))  # nobody may read what others are still writing
+            if name in part.shares:
+                yield self._piece(layer, partial(self.machine.forward, layer, part.shares[name]))
 
     def _run(self, part: Part, which: str, pieces: Callable[[Part], Iterator[Piece]]) -> None:
         """Run the steps, as a program from the second time on."""
@@ -413,10 +453,10 @@ class Pass:
             if finishes and has_finished:
                 yield self.meeting(len(team))  # nobody may fill what all have in common before all have read it
             yield True, partial(self._sum_of_consumers, part, self.joined.get(name, name))
-            yield piece(layer, partial(self.machine.backward, layer, share))
+            yield self._piece(layer, partial(self.machine.backward, layer, share))
             if finishes:
                 yield self.meeting(len(team))
-                yield piece(layer, partial(layer.finish, share, team.index(part), len(team)))
+                yield self._piece(layer, partial(layer.finish, share, team.index(part), len(team)))
                 has_finished = True
         for node in self.network.inputs:
             if node.name in self._wanted:
@@ -449,7 +489,7 @@ class Pass:
 
     def value(self, name: str) -> np.ndarray:
         """Return a node's value in user layout."""
-        return self._in_user_layout([part.values[name] for part in self.active])
+        return self._in_user_layout([part.values[name] for part in self.holders])
 
     def gradient(self, name: str) -> np.ndarray:
         """Return the gradient of a node's value in user layout."""

@@ -435,6 +435,8 @@ REST = (
       "an input with two consumers has no gradient", seen_by="engine/test_graph.py"),
     M("passes.py", "workers-not-reduced", "for part in self.active[1:]:", "for part in self.active[2:]:",
       "the samples of the second worker teach nothing", seen_by="engine/test_network.py"),
+    M("layers/layer.py", "one-sample-half-done", "for r in (rank, rank + 1))", "for r in (0, 1))",
+      "workers that share a single sample all compute the same outputs", seen_by="engine/test_network.py"),
     M("initializers.py", "he-without-the-2", "np.sqrt(2.0 / fan_in)", "np.sqrt(1.0 / fan_in)",
       "ReLU drops half of the signal in every layer"),
     M("initializers.py", "xavier-of-fan-in-alone", "np.sqrt(6.0 / (fan_in + fan_out))", "np.sqrt(6.0 / (2 * fan_in))",

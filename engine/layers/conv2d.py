@@ -37,14 +37,14 @@ from ...derivations import conv2d as derivation
 from ...derivations.notation import output_size
 from .. import initializers
 from ..arrays import clear
-from ..backend import LANES, copy_lanes, index, int32, kernel, registers, uint32
+from ..backend import LANES, TILE, copy_lanes, index, int32, kernel, registers, uint32
 from ..checks import ConfigurationError, ShapeError, require_positive_integers
 from ..cuda import REDUCERS, WARP, add_up, cuda, cuda_kernel, flat, load4, maps, position, sum_of_parts_cuda
 from ..scalar import identity
 from .conv2d_one import correlate_one, scratch_one
 from .correlation import WARPS, Correlation, parts_for
 from .elementwise import activate, activate_cuda
-from .layer import Layer, Shape, Share, require_image
+from .layer import Layer, Shape, Share, require_image, some_outputs
 from .window import pair_of_integers, parse_padding
 from .winograd import MIRRORED, PASSING, Tiling
 
@@ -787,6 +787,10 @@ class Conv2D(Layer):
         """Compute z for a single sample."""
         W, b = share.parameters["W"], share.parameters["b"]
         correlate_one(self._sizes, share.x[0], W, b, share.z, share.scratch)
+
+    def part_of_one(self, share: Share, rank: int, size: int) -> Share | None:
+        """Return some of the filters, where all of them read the same channels."""
+        return some_outputs(share, TILE, rank, size) if self.groups == 1 else super().part_of_one(share, rank, size)
 
     def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for packed weights and for parts of sums, and the bounds of the kernels' loops."""

@@ -28,7 +28,7 @@ from ..cuda import WARP, add_up, cuda, cuda_kernel, device_function, features, l
 from ..scalar import identity
 from ..tiles import DENSE_TILES, best_tile
 from .elementwise import activate, activate_cuda
-from .layer import Layer, Shape, Share, require_features
+from .layer import Layer, Shape, Share, require_features, some_outputs
 
 TILE_ROWS = DENSE_TILES[0][0]  # the same for all of them
 TILE_SIZE = TILE_ROWS * LANES
@@ -623,6 +623,10 @@ class Dense(Layer):
     def scratch_one(self, x_shapes, dtype) -> dict[str, np.ndarray]:
         """Return room for a single sample."""
         return {"one": np.zeros(x_shapes[0][0], dtype)}
+
+    def part_of_one(self, share: Share, rank: int, size: int) -> Share | None:
+        """Return some of the outputs."""
+        return some_outputs(share, TILE_ROWS, rank, size)
 
     def common_scratch(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for the panels of x and dL/dz, whose surplus columns are computed with and not stored."""

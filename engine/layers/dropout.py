@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...derivations import dropout as derivation
-from ..arrays import unpack
+from ..arrays import copy_into, unpack
 from ..backend import LANES, kernel
 from ..checks import ConfigurationError
 from ..cuda import WARP, copy_into_cuda, cuda, cuda_kernel, flat
@@ -91,6 +91,7 @@ class Dropout(Layer):
     derivation = derivation
     random = True
     takes_one = True
+    kernels_alone_one = True
 
     def __init__(self, rate: float, *, name: str | None = None):
         super().__init__(name)
@@ -120,6 +121,10 @@ class Dropout(Layer):
         by_position = mask.reshape(len(mask), -1, LANES)
         draw_mask(by_position, np.uint64(share.draw), share.first_sample, np.uint32(self.rate * 2**32))
         dropout_forward(x.reshape(-1), mask.reshape(-1), x.dtype.type(1 - self.rate), z.reshape(-1))
+
+    def forward_one(self, share: Share) -> None:
+        """Copy x to z."""
+        copy_into(share.z.reshape(-1), share.x[0].reshape(-1))
 
     def backward(self, share: Share) -> None:
         """Pass the gradient where the value was kept."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import ClassVar
 
@@ -119,6 +119,7 @@ class Layer:
     # what every class has to state itself, because one that is derived from it may do otherwise:
     kernels_alone: ClassVar[bool] = False  # whether its passes only call kernels, always the same on the same arrays
     takes_one: ClassVar[bool] = False  # whether its forward pass also takes a single sample without lanes
+    kernels_alone_one: ClassVar[bool] = False  # whether that only calls kernels, where its other passes do not
     # what of ``scratch`` holds nothing from one pass to the next, and of ``common_scratch`` nothing behind ``finish``,
     # and the names under which others may use it as well
     passing: ClassVar[dict[str, str]] = {}
@@ -228,6 +229,13 @@ class Layer:
         """Fill ``share.z`` from ``share.x`` for one sample in inference, both (1, ..., 1); no backward pass follows."""
         self.forward(share)
 
+    def part_of_one(self, share: Share, rank: int, size: int) -> Share | None:
+        """Return what one of several workers computes of a single sample by ``forward_one``; None where it is nothing.
+
+        All is left to the first, but by layers whose work is worth a meeting of the workers.
+        """
+        return share if rank == 0 else None
+
     def scratch_cuda(self, x_shapes: tuple[Shape, ...], blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
         """Return what ``scratch`` returns, for the CUDA kernels; the arrays are then copied to the GPU."""
         return {}
@@ -274,6 +282,27 @@ class Layer:
     def settings(self) -> dict[str, object]:
         """Return the hyper-parameters for summaries."""
         return {}
+
+
+def some_outputs(share: Share, tile: int, rank: int, size: int) -> Share | None:
+    """Return a worker's part of a single sample where each output has its own row of all parameters.
+
+    Parameters
+    ----------
+    share : Share
+        Of all outputs, z (1, O, ...).
+    tile : int
+        Outputs that a kernel computes together; no tile is divided, and the first workers have more of them.
+    rank, size : int
+        Of the worker, and how many there are.
+    """
+    O = share.z.shape[1]
+    tiles = -(-O // tile)
+    first, stop = (min(O, -(-tiles * r // size) * tile) for r in (rank, rank + 1))
+    if first == stop:
+        return None
+    parameters = {name: array[first:stop] for name, array in share.parameters.items()}
+    return replace(share, z=share.z[:, first:stop], parameters=parameters)
 
 
 def require_features(layer: Layer, shape: Shape) -> int:

@@ -1,4 +1,4 @@
-"""Network: the API of DESIGN.md 7, buffers, batch sizes, threads, seeds, states and every message."""
+"""Network: how it is used, buffers, batch sizes, threads, seeds, states and every message."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from handgrad.engine import (
+    BatchNorm,
+    Concat,
     Conv2D,
     Dense,
     Dropout,
@@ -20,9 +22,11 @@ from handgrad.engine import (
     ReLU,
     Softmax,
     SoftmaxCrossEntropy,
+    passes,
 )
 from handgrad.engine.backend import LANES
 from handgrad.engine.checks import ConfigurationError, DeviceError, ShapeError
+from handgrad.engine.workers import Workers
 
 
 def small_cnn(dtype="float64", threads=1, seed=0, rate=None):
@@ -205,6 +209,48 @@ def test_a_single_sample_is_not_trained_on_without_lanes():
     network = small_cnn(rate=0.5)
     network.forward(np.ones((1, 1, 6, 6)), training=True)
     assert not network.last_pass.is_one and network.draw == 1
+
+
+def branches(threads, dtype="float32"):
+    image = Input((4, 9, 9))
+    x = ReLU()(Conv2D(19, 3, padding="same", name="wide")(image))
+    pooled, some = MaxPool2D(2)(x), Conv2D(19, 2, stride=2, groups=19, name="depthwise")(x)
+    x = Dropout(0.5)(Flatten()(Concat()(Conv2D(2, 1, name="narrow")(pooled), some)))
+    return Network(image, Dense(7, name="last")(ReLU()(Dense(33, name="fc")(x))), dtype=dtype, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_workers_share_a_single_sample_that_is_worth_it(monkeypatch, threads):
+    """Each computes some filters or features, and reads what others have computed; the bits are those of one alone."""
+    alone, x = branches(1), np.random.default_rng(0).normal(size=(30, 1, 4, 9, 9))
+    expected = [alone.forward(sample) for sample in x]
+    monkeypatch.setattr(Workers, "can_meet", True)
+    assert len(one_forward(branches(threads), x[0]).last_pass.active) == 1
+    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
+    together = branches(threads)
+    for sample, z in zip(x, expected, strict=True):
+        np.testing.assert_array_equal(one_forward(together, sample).values["last"], z)
+    parts = together.last_pass.active
+    assert together.last_pass.is_one and len(parts) == threads
+    assert [sum("wide" in part.shares for part in parts), sum("fc" in part.shares for part in parts)] == [threads] * 2
+    assert {"depthwise", "narrow", "maxpool1", "relu1"}.isdisjoint(parts[1].shares)
+    for name in alone.values:
+        np.testing.assert_array_equal(together.values[name], alone.values[name], err_msg=name)
+    np.testing.assert_array_equal(together.backward(np.ones((1, 7))), alone.backward(np.ones((1, 7))))
+    monkeypatch.setattr(Workers, "can_meet", False)  # then whoever waits would take a core from the others
+    assert len(one_forward(branches(threads), x[0]).last_pass.active) == 1
+
+
+def test_a_layer_that_needs_python_leaves_a_single_sample_to_one_worker(monkeypatch):
+    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
+    image = Input((40,))
+    network = Network(image, BatchNorm()(Dense(40)(image)), threads=2)
+    assert len(one_forward(network, np.ones((1, 40))).last_pass.active) == 1
+
+
+def one_forward(network, x):
+    network.forward(x)
+    return network
 
 
 def test_buffers_are_reused_between_steps():
