@@ -29,11 +29,11 @@ from .layer import Shape
 PATCHES = BESIDE  # that a tile of products takes beside its filters
 TILE_SIZE = TILE * PATCHES * LANES
 GRADIENT_SIZE = TILE * LANES
-# numbers in registers: six vectors, and 4 x 6 and 6 x 6 of them
-SIX, FOUR_BY_SIX, SIX_BY_SIX = 6 * LANES, 24 * LANES, 36 * LANES
+# numbers in registers: four and six vectors, and 4 x 6 and 6 x 6 of them
+FOUR, SIX, FOUR_BY_SIX, SIX_BY_SIX = 4 * LANES, 6 * LANES, 24 * LANES, 36 * LANES
 TILES_AT_ONCE = 2  # of a row of tiles whose pixels are transformed before their products are taken
 NEAR_POINTS = 320 * 1024  # bytes of points that the second cache holds beside the weights
-TRANSFORM = 320  # products for which there is time while one patch is transformed, measured: 100 to 130 ns
+TRANSFORM = 430  # products for which there is time while one patch is transformed, measured on whole layers
 # what of ``Tiling.scratch`` holds nothing from one pass to the next; what has one name is never in use together
 PASSING = {
     "U": "weights of points",
@@ -119,42 +119,71 @@ def transform_weights(W, U, is_mirrored):
 
 
 @kernel
-def copy_pixels(source, first, target, at, count):
-    """Copy so many pixels of every map; both (maps, pixels, LANES)."""
-    for c in range(len(target)):
-        for k in range(count):
-            copy_lanes(target[index(c), index(at + k)], source[index(c), index(first + k)])
+def cut_out(maps, size, corner, stretch, nothing, band):
+    """Copy some rows of every map to a band; zeros where there is no map.
+
+    maps (maps, pixels, LANES) have size (rows, columns). The band (maps, rows, columns, LANES) slides down over them,
+    from the corner (row, column) on: of the stretch (first, stop) of rows below that, row h is row h % rows of the
+    band, in place of the one that has left it.
+    """
+    (H, B), (top, left), (count, rows, columns, _) = size, corner, band.shape
+    first = min(max(0, -left), columns)
+    stop = max(first, min(columns, B - left))
+    for c in range(count):
+        for h in range(stretch[0], stretch[1]):
+            row, start = band[index(c), index(h % rows)], (top + h) * B + left
+            is_inside = 0 <= top + h < H
+            for k in range(first if is_inside else columns):
+                copy_lanes(row[index(k)], nothing)
+            if is_inside:
+                for k in range(first, stop):
+                    copy_lanes(row[index(k)], maps[index(c), index(start + k)])
+                for k in range(stop, columns):
+                    copy_lanes(row[index(k)], nothing)
 
 
 @kernel
-def transform_pixels(x, size, nothing, corner, V, first):
-    """V[:, first + c] = Bᵀ d B for 6 x 6 pixels d of every map c, from a corner on; zeros where there are none.
+def put_back(band, size, stretch, maps):
+    """Copy a band to a stretch of rows of every map; else as ``cut_out``."""
+    B, rows = size[1], band.shape[1]
+    for c in range(len(maps)):
+        for h in range(stretch[0], stretch[1]):
+            row = band[index(c), index(h % rows)]
+            for k in range(B):
+                copy_lanes(maps[index(c), index(h * B + k)], row[index(k)])
 
-    x (maps, pixels, LANES) has maps of size (rows, columns), V (36, rows, LANES).
+
+@kernel
+def transform_pixels(x, h, q, V, first):
+    """V[:, first + c] = Bᵀ d B for the 6 x 6 pixels d of every map c from row h and column q of a band on.
+
+    x (maps, 6, columns, LANES), V (36, rows, LANES).
     """
-    maps, (H, B), (top, left) = len(x), size, corner
+    h_0, h_1, h_2 = index(h % 6), index((h + 1) % 6), index((h + 2) % 6)
+    h_3, h_4, h_5 = index((h + 3) % 6), index((h + 4) % 6), index((h + 5) % 6)
     d, line = registers((6, 6, LANES), SIX_BY_SIX, x), registers((6, LANES), SIX, x)
     one = x.dtype.type(1)
     two, four = one + one, one + one + one + one
-    for c in range(maps):
+    for c in range(len(x)):
+        x_c = x[index(c)]
         for j in range(6):
-            for i in range(6):
-                if 0 <= top + i < H and 0 <= left + j < B:
-                    copy_lanes(line[i], x[index(c), index((top + i) * B + left + j)])
-                else:
-                    copy_lanes(line[i], nothing)
+            at = index(q + j)
+            x_0, x_1, x_2, x_3, x_4, x_5 = (
+                x_c[h_0, at],
+                x_c[h_1, at],
+                x_c[h_2, at],
+                x_c[h_3, at],
+                x_c[h_4, at],
+                x_c[h_5, at],
+            )
             for v in range(LANES):
-                line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v] = pixels_to_points(
-                    line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
+                d[0, j, v], d[1, j, v], d[2, j, v], d[3, j, v], d[4, j, v], d[5, j, v] = pixels_to_points(
+                    x_0[v], x_1[v], x_2[v], x_3[v], x_4[v], x_5[v], two, four
                 )
-            for k in range(6):
-                copy_lanes(d[k, j], line[k])
         for k in range(6):
-            for j in range(6):
-                copy_lanes(line[j], d[k, j])
             for v in range(LANES):
                 line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v] = pixels_to_points(
-                    line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
+                    d[k, 0, v], d[k, 1, v], d[k, 2, v], d[k, 3, v], d[k, 4, v], d[k, 5, v], two, four
                 )  # (winograd.2)
             for m in range(6):
                 copy_lanes(V[index(6 * k + m), index(first + c)], line[m])
@@ -190,36 +219,28 @@ def multiply_points(U, V, M, C, patches):
 
 
 @kernel
-def transform_products(M, first, b, z, size, q):
-    """z[o, :4, q:q+4] = b[o] + Aᵀ M[:, first + o] A for every filter o, as far as z (O, pixels, LANES) goes.
-
-    size is (rows, columns) of z.
-    """
-    O, (rows, Q) = len(z), size
-    d, line = registers((4, 6, LANES), FOUR_BY_SIX, z), registers((6, LANES), SIX, z)
+def transform_products(M, first, b, z, q):
+    """z[o,:,q:q+4] = b[o] + Aᵀ M[:, first + o] A for every filter o; z (O, 4, columns, LANES)."""
+    d, line = registers((4, 6, LANES), FOUR_BY_SIX, z), registers((4, LANES), FOUR, z)
     one = z.dtype.type(1)
     two, four = one + one, one + one + one + one
-    for o in range(O):
-        bias = b[o]
+    for o in range(len(z)):
+        bias, at = b[o], index(first + o)
         for m in range(6):
-            for k in range(6):
-                copy_lanes(line[k], M[index(6 * k + m), index(first + o)])
+            M_0, M_1, M_2 = M[index(m), at], M[index(6 + m), at], M[index(12 + m), at]
+            M_3, M_4, M_5 = M[index(18 + m), at], M[index(24 + m), at], M[index(30 + m), at]
             for v in range(LANES):
-                line[0, v], line[1, v], line[2, v], line[3, v] = points_to_outputs(
-                    line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
+                d[0, m, v], d[1, m, v], d[2, m, v], d[3, m, v] = points_to_outputs(
+                    M_0[v], M_1[v], M_2[v], M_3[v], M_4[v], M_5[v], two, four
                 )
-            for i in range(4):
-                copy_lanes(d[i, m], line[i])
-        for i in range(rows):
-            for m in range(6):
-                copy_lanes(line[m], d[i, m])
+        for i in range(4):
             for v in range(LANES):
-                z0, z1, z2, z3 = points_to_outputs(
-                    line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v], two, four
+                z_0, z_1, z_2, z_3 = points_to_outputs(
+                    d[i, 0, v], d[i, 1, v], d[i, 2, v], d[i, 3, v], d[i, 4, v], d[i, 5, v], two, four
                 )
-                line[0, v], line[1, v], line[2, v], line[3, v] = z0 + bias, z1 + bias, z2 + bias, z3 + bias
-            for j in range(min(4, Q - q)):
-                copy_lanes(z[index(o), index(i * Q + q + j)], line[j])  # (winograd.5)
+                line[0, v], line[1, v], line[2, v], line[3, v] = z_0 + bias, z_1 + bias, z_2 + bias, z_3 + bias
+            for j in range(4):
+                copy_lanes(z[index(o), i, index(q + j)], line[j])  # (winograd.5)
 
 
 @functools.cache
@@ -233,78 +254,74 @@ def forward_kernel(activation):
         """z = activation(b + W * x) for all samples; x (blocks, C, H W, LANES), z (blocks, O, P Q, LANES).
 
         sizes are (H, W) and (P, Q), corner the padding above and to the left. The rows that a row of tiles reads
-        and writes have copies, the bands, (maps, pixels, LANES): a tile touches some pixels of many rows of many maps,
-        for which memory is not prepared. flat_z_band is z_band, (O, numbers).
+        and writes have copies, the bands, (maps, rows, columns, LANES), with a border: no tile leaves them. Besides, a
+        tile touches some pixels of many rows of many maps, for which memory is not prepared. flat_z_band is z_band,
+        (O, numbers).
         """
-        ((H, B), (P, Q)), (top, left), (blocks, C, _, _) = sizes, corner, x.shape
-        filters = U.shape[1] * TILE
+        (size, (P, Q)), (top, left), (blocks, C, _, _) = sizes, corner, x.shape
+        filters, width = U.shape[1] * TILE, z_band.shape[2]
         for n in range(blocks):
             for h in range(0, P, 4):
-                above, below, rows = max(0, min(h - top, H)), max(0, min(h - top + 6, H)), min(4, P - h)
-                copy_pixels(x[n], above * B, x_band, 0, (below - above) * B)
+                cut_out(x[n], size, (-top, -left), (h + 2 if h else 0, h + 6), nothing, x_band)
                 for q in range(0, Q, 4 * TILES_AT_ONCE):
                     patches = min(TILES_AT_ONCE, (Q - q + 3) // 4)
                     for patch in range(patches):
-                        place = h - top - above, q + 4 * patch - left
-                        transform_pixels(x_band, (below - above, B), nothing, place, V, patch * C)
+                        transform_pixels(x_band, h, q + 4 * patch, V, patch * C)
                     multiply_points(U, V, M, C, patches)
                     for patch in range(patches):
-                        transform_products(M, patch * filters, b, z_band, (rows, Q), q + 4 * patch)
+                        transform_products(M, patch * filters, b, z_band, q + 4 * patch)
+                rows = min(4, P - h)
                 if IS_ACTIVATED:
-                    activate_rows(flat_z_band, 0, rows * Q * LANES)
-                copy_pixels(z_band, 0, z[n], h * Q, rows * Q)
+                    activate_rows(flat_z_band, 0, rows * width * LANES)
+                put_back(z_band, (P, Q), (h, h + rows), z[n])
 
     return winograd_forward
 
 
 @kernel
-def turn_over(x, by_channel):
-    """Exchange samples and channels of a block: x (C, H W, LANES), by_channel (groups, LANES, H W + 1, 16 channels).
+def turn_over(x, size, corner, stretch, nothing, bands):
+    """Exchange samples and channels of rows of a block; else as ``cut_out``.
 
-    The planes of x are a power of two apart for the usual sizes, and push each other out of the cache; so each line is
-    touched once, and numbers change places in registers.
+    x (C, pixels, LANES), bands (groups, LANES, rows, columns, 16 channels). The maps of x are a power of two apart for
+    the usual sizes, and push each other out of the cache; so each line is touched once, and numbers change places in
+    registers.
     """
-    C, pixels, _ = x.shape
+    C, (H, B), (top, left), (groups, _, rows, columns, _) = len(x), size, corner, bands.shape
     square = registers((LANES, LANES), SQUARE, x)
-    for first in range(0, C, LANES):
-        group = by_channel[first // LANES]
-        for k in range(pixels):
-            for c in range(LANES):
-                copy_lanes(square[c], x[index(min(first + c, C - 1)), index(k)])
-            transpose(square)
-            for v in range(LANES):
-                copy_lanes(group[index(v), index(k)], square[v])
+    for g in range(groups):
+        band = bands[g]
+        for h in range(stretch[0], stretch[1]):
+            for k in range(columns):
+                if 0 <= top + h < H and 0 <= left + k < B:
+                    for c in range(LANES):
+                        of_c = x[index(min(g * LANES + c, C - 1))]
+                        copy_lanes(square[c], of_c[index((top + h) * B + left + k)])
+                    transpose(square)
+                    for v in range(LANES):
+                        copy_lanes(band[index(v), index(h % rows), index(k)], square[v])
+                else:
+                    for v in range(LANES):
+                        copy_lanes(band[index(v), index(h % rows), index(k)], nothing)
 
 
 @kernel
-def transform_gradients(dL_dz, size, nothing, q, dL_dM, first):
-    """dL/dM[:, o, first:] = A dL/dz[o, :4, q:q+4] Aᵀ for every filter o; zeros where dL_dz (O, pixels, LANES) ends.
-
-    size is (rows, columns) of dL_dz.
-    """
-    O, (rows, Q) = len(dL_dz), size
+def transform_gradients(dL_dz, q, dL_dM, first):
+    """dL/dM[:, o, first:] = A dL/dz[o,:,q:q+4] Aᵀ for every filter o; dL_dz (O, 4, columns, LANES)."""
     d, line = registers((6, 4, LANES), FOUR_BY_SIX, dL_dz), registers((6, LANES), SIX, dL_dz)
     one = dL_dz.dtype.type(1)
     two, four = one + one, one + one + one + one
-    for o in range(O):
+    for o in range(len(dL_dz)):
+        y = dL_dz[index(o)]
         for j in range(4):
-            for i in range(4):
-                if i < rows and q + j < Q:
-                    copy_lanes(line[i], dL_dz[index(o), index(i * Q + q + j)])
-                else:
-                    copy_lanes(line[i], nothing)
+            y_0, y_1, y_2, y_3 = y[0, index(q + j)], y[1, index(q + j)], y[2, index(q + j)], y[3, index(q + j)]
             for v in range(LANES):
-                line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v] = outputs_to_points(
-                    line[0, v], line[1, v], line[2, v], line[3, v], two, four
+                d[0, j, v], d[1, j, v], d[2, j, v], d[3, j, v], d[4, j, v], d[5, j, v] = outputs_to_points(
+                    y_0[v], y_1[v], y_2[v], y_3[v], two, four
                 )
-            for k in range(6):
-                copy_lanes(d[k, j], line[k])
         for k in range(6):
-            for j in range(4):
-                copy_lanes(line[j], d[k, j])
             for v in range(LANES):
                 line[0, v], line[1, v], line[2, v], line[3, v], line[4, v], line[5, v] = outputs_to_points(
-                    line[0, v], line[1, v], line[2, v], line[3, v], two, four
+                    d[k, 0, v], d[k, 1, v], d[k, 2, v], d[k, 3, v], two, four
                 )  # (winograd.6)
             for m in range(6):
                 copy_lanes(dL_dM[index(6 * k + m), index(o), first : first + LANES], line[m])
@@ -357,24 +374,21 @@ def back_to_weights(dL_dU, dL_dW):
 def winograd_weight_gradient(x, dL_dz, sizes, corner, by_channel, z_band, V, dL_dM, dL_dU, nothing):
     """Add to dL_dU for all samples; x (blocks, C, H W, LANES), dL_dz (blocks, O, P Q, LANES).
 
-    by_channel (groups, LANES, H W + 1, 16 channels) is room for a block turned over, z_band (O, pixels, LANES) for the
-    rows of dL_dz that a row of tiles reads.
+    by_channel (groups, LANES, 6, columns, 16 channels) and z_band (O, 4, columns, LANES) are bands as in
+    ``winograd_forward``, the former turned over.
     """
     (size, (P, Q)), (top, left), blocks, groups = sizes, corner, len(x), len(by_channel)
     patches = dL_dM.shape[2] // LANES
     samples = patches * LANES
     for n in range(blocks):
-        turn_over(x[n], by_channel)
         for h in range(0, P, 4):
-            rows = min(4, P - h)
-            copy_pixels(dL_dz[n], h * Q, z_band, 0, rows * Q)
+            turn_over(x[n], size, (-top, -left), (h + 2 if h else 0, h + 6), nothing, by_channel)
+            cut_out(dL_dz[n], (P, Q), (0, 0), (h, h + 4), nothing, z_band)
             for q in range(0, Q, 4 * patches):
-                for g in range(groups):
-                    for patch in range(patches):
-                        place, row = (h - top, q + 4 * patch - left), (g * patches + patch) * LANES
-                        transform_pixels(by_channel[g], size, nothing, place, V, row)
                 for patch in range(patches):
-                    transform_gradients(z_band, (rows, Q), nothing, q + 4 * patch, dL_dM, patch * LANES)
+                    for g in range(groups):
+                        transform_pixels(by_channel[g], h, q + 4 * patch, V, (g * patches + patch) * LANES)
+                    transform_gradients(z_band, q + 4 * patch, dL_dM, patch * LANES)
                 multiply_gradients(dL_dM, V, samples, dL_dU)
 
 
@@ -417,14 +431,16 @@ class Tiling:
         return -(-across // -(-across // at_once))
 
     def scratch(self, dtype: np.dtype) -> dict[str, np.ndarray]:
-        """Return room for transformed weights, points of some patches, a block turned over, and rows of x and z.
+        """Return room for transformed weights, points of some patches, and bands of x, turned over as well, and z.
 
-        Most have a row more than they need: else the points of one patch would often be a power of two apart, and
-        push each other out of the cache (storing those of dL/dM took six times as long).
+        Most have a row or a column more than they need: else the points of one patch would often be a power of two
+        apart, and push each other out of the cache (storing those of dL/dM took six times as long).
         """
-        (C, H, B), (O, _, Q) = self.x_shape, self.z_shape
+        (C, _, B), (O, _, Q) = self.x_shape, self.z_shape
         groups, samples = -(-C // LANES), self._patches * LANES
         tiles_of_O, tiles_of_C = -(-O // TILE), -(-C // TILE)
+        width = -(-Q // (4 * self._patches)) * 4 * self._patches
+        mirrored_width = -(-B // 4) * 4
         return {
             "U": np.zeros((36, tiles_of_O, C + 1, TILE), dtype),
             "V": np.zeros((36, TILES_AT_ONCE * C + 1, LANES), dtype),
@@ -435,11 +451,11 @@ class Tiling:
             "V_by_channel": np.zeros((36, groups * samples + 1, LANES), dtype),
             "dL_dM": np.zeros((36, O + 1, samples), dtype),
             "dL_dU": np.zeros((36, groups, O + 1, LANES), dtype),
-            "by_channel": np.zeros((groups, LANES, H * B + 1, LANES), dtype),
-            "x_band": np.zeros((C, 6 * B + 1, LANES), dtype),
-            "z_band": np.zeros((O, 4 * Q + 1, LANES), dtype),
-            "mirrored_x_band": np.zeros((O, 6 * Q + 1, LANES), dtype),
-            "mirrored_z_band": np.zeros((C, 4 * B + 1, LANES), dtype),
+            "by_channel": np.zeros((groups, LANES, 6, width + 2, LANES), dtype),
+            "x_band": np.zeros((C, 6, width + 2, LANES), dtype),
+            "z_band": np.zeros((O, 4, width + 1, LANES), dtype),
+            "mirrored_x_band": np.zeros((O, 6, mirrored_width + 2, LANES), dtype),
+            "mirrored_z_band": np.zeros((C, 4, mirrored_width + 1, LANES), dtype),
             "nothing": np.zeros(LANES, dtype),
             "no_bias": np.zeros(C, dtype),
         }

@@ -133,6 +133,8 @@ def tiling(channels, filters, size, kernel=(3, 3), stride=(1, 1), dilation=(1, 1
         ({"channels": 16, "filters": 16, "size": 32}, True),
         ({"channels": 32, "filters": 64, "size": 8}, True),
         ({"channels": 3, "filters": 16, "size": 32}, False),  # transforms would take longer than the products they save
+        ({"channels": 4, "filters": 16, "size": 32}, False),
+        ({"channels": 8, "filters": 16, "size": 32}, True),
         ({"channels": 1, "filters": 64, "size": 28}, False),
         ({"channels": 64, "filters": 64, "size": 1}, False),  # one output of sixteen would be kept
         ({"channels": 16, "filters": 16, "size": 32, "kernel": (5, 5)}, False),
