@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from .network import Network
 
 
-WORTH_SHARING = 500_000  # products in a single sample, some 30 microseconds of one worker
+# products of a single sample for which a worker is asked to help, some 15 microseconds, and of a layer that is shared
+WORTH_A_WORKER, WORTH_A_MEETING = 250_000, 20_000
 
 
 class Part:
-    """The buffers of one worker: a stretch of the mini-batch's blocks, with a Share for every layer.
+    """The buffers of one worker: a stretch of the mini-batch's blocks, with a Share for every layer it has to do with.
 
     Parameters
     ----------
@@ -134,12 +135,18 @@ class Part:
             for k, name in enumerate(random):
                 self.shares[name].draw = self.draws[k : k + 1]
 
-    def of_worker(self, rank: int, size: int, layers: dict[str, Layer]) -> Part:
-        """Return the part of one of several workers of a single sample: the same values, with scratch of its own."""
+    def of_worker(self, rank: int, size: int, shared: dict[str, Layer]) -> Part:
+        """Return the part of one of several workers that share some layers of a single sample.
+
+        It has the same values, scratch of its own, and no share of a layer of which another worker does all.
+        """
         part = copy(self)
         part.programs, part.shares = {}, {}
-        for name, layer in layers.items():
-            share = layer.part_of_one(self.shares[name], rank, size)
+        for name, share in self.shares.items():
+            if name in shared:
+                share = shared[name].part_of_one(share, rank, size)
+            elif rank:
+                share = None
             if share is not None:
                 scratch = {key: OneSample.put(array) for key, array in share.scratch.items()}
                 part.shares[name] = replace(share, scratch=scratch)
@@ -162,6 +169,7 @@ class Pass:
         nodes last until the layers before have theirs.
     one : bool
         Whether the only sample goes without lanes, through layers that state ``takes_one``; forward and in inference.
+        Workers may share it: then all parts have the same values, and each fills some rows of them.
     """
 
     def __init__(self, network: Network, samples: int, input_gradient: bool, fused: bool, one: bool = False):
@@ -192,9 +200,8 @@ class Pass:
         self.steps = [
             (name, node.layer) for name, node in network.nodes.items() if node.layer is not None and name not in skipped
         ]
-        if one and self._is_worth_sharing():
-            (whole,) = self.active
-            self.parts = [whole.of_worker(rank, size, dict(self.steps)) for rank in range(size)]
+        if one:
+            self._share_sample()
         # what the training step that used this pass last remembers with it
         self.training_plan: object = None
         self._has_gradients = self._is_training = False
@@ -210,15 +217,21 @@ class Pass:
         shapes = tuple(source.shape for source in node.inputs)
         return node.layer.common_scratch(shapes, blocks, self.network.dtype)
 
-    def _is_worth_sharing(self) -> bool:
-        """Return whether several workers are to compute a single sample, each some outputs of a layer."""
-        products = sum(
-            layer.multiply_adds(*(source.shape for source in self.network.nodes[name].inputs))
-            for name, layer in self.steps
-        )
-        if products < WORTH_SHARING or not all(self._calls_kernels_alone(layer) for _, layer in self.steps):
-            return False
-        return self.network.workers.size > 1 and self.network.workers.can_meet
+    def _share_sample(self) -> None:
+        """Let as many workers as it is worth compute a single sample, each some outputs of the larger layers.
+
+        They meet before and after each of these, which takes longer than most of them where Python has to be asked.
+        """
+        (whole,), workers = self.active, self.network.workers
+        shapes = {name: [source.shape for source in self.network.nodes[name].inputs] for name, _ in self.steps}
+        products = {name: layer.multiply_adds(*shapes[name]) for name, layer in self.steps}
+        size = min(workers.size, sum(products.values()) // WORTH_A_WORKER)
+        if size < 2 or not workers.can_meet or not all(self._calls_kernels_alone(layer) for _, layer in self.steps):
+            return
+        large = {name: layer for name, layer in self.steps if products[name] >= WORTH_A_MEETING}
+        shared = {name: layer for name, layer in large.items() if layer.states("part_of_one")}
+        parts = [whole.of_worker(rank, size, shared) for rank in range(size)]
+        self.parts = [part if part.shares else None for part in parts] + [None] * (workers.size - size)
 
     def _calls_kernels_alone(self, layer: Layer) -> bool:
         return layer.states("kernels_alone") or (self.is_one and layer.states("kernels_alone_one"))

@@ -517,7 +517,7 @@ def _correlate(sizes: Correlation, x, w, b, z, offsets, image, activation=identi
     conv2d_forward, weights = forward_kernel(FILTERS, COLUMNS), w.reshape(len(w), -1, FILTERS)
     for x_n, z_n in zip(x, z, strict=True):
         pixels = _placed(sizes, x_n, image)
-        steps = offsets, len(pixels) // sizes.groups, sizes.plane[1], sizes.stride, sizes.groups
+        steps = offsets, len(pixels) // sizes.groups, sizes.plane[1], sizes.stride_there, sizes.groups
         for h in range(0, P, sizes.band):
             rows = h, min(h + sizes.band, P)
             conv2d_forward(pixels, weights, b, z_n, rows, *steps)
@@ -525,11 +525,11 @@ def _correlate(sizes: Correlation, x, w, b, z, offsets, image, activation=identi
 
 
 def _placed(sizes: Correlation, x, image):
-    """Return a block's image with its border, (pixels, LANES): a copy in image where there is room, or x itself."""
+    """Return the pixels of a block that kernels read, (pixels, LANES): a copy in image where there is room, or x."""
     if image is None:
         return x.reshape(-1, LANES)
-    pitch = sizes.plane[1]
-    place_image(x, image, pitch, sizes.padding[0] * pitch + sizes.padding[2])
+    pitch, (sh, sw) = sizes.plane[1], sizes.steps_there
+    place_image(x[:, ::sh, ::sw], image, pitch, sizes.padding[0] * pitch + sizes.padding[2])
     return image.reshape(-1, LANES)
 
 
@@ -625,7 +625,7 @@ def weight_gradient(sizes: Correlation, x, dL_dz, dL_dW, scratch: dict[str, np.n
     """Fill dL_dW from x and dL_dz, in rounds of as many filters as there is room for their sums."""
     WEIGHTS, FILTERS = sizes.weight_tile
     conv2d_weight_gradient, sums, image = weight_kernel(WEIGHTS, FILTERS), scratch["weight_sums"], scratch.get("image")
-    steps = scratch["forward_offsets"], sizes.plane[1], sizes.stride, sizes.strip
+    steps = scratch["forward_offsets"], sizes.plane[1], sizes.stride_there, sizes.strip
     O_g, C_g, in_a_round = len(dL_dW) // sizes.groups, dL_dW.shape[1], len(sums) * FILTERS
     blocks = list(zip(x, dL_dz, strict=True))
     # with several rounds, those of one block of samples follow one another, so that its image is placed only once
@@ -790,7 +790,7 @@ class Conv2D(Layer):
 
     def part_of_one(self, share: Share, rank: int, size: int) -> Share | None:
         """Return some of the filters, where all of them read the same channels."""
-        return some_outputs(share, TILE, rank, size) if self.groups == 1 else super().part_of_one(share, rank, size)
+        return some_outputs(share, TILE, rank, size if self.groups == 1 else 1)
 
     def scratch_cuda(self, x_shapes, blocks, dtype) -> dict[str, np.ndarray]:
         """Return room for packed weights and for parts of sums, and the bounds of the kernels' loops."""

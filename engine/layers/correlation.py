@@ -88,16 +88,31 @@ class Correlation:
 
     @functools.cached_property
     def is_placed(self) -> bool:
-        """Whether forward pass and weight gradient read a copy, with a border of zeros or of planes less crowded."""
+        """Whether forward pass and weight gradient read a copy.
+
+        It has a border of zeros, or planes that are less crowded, or only those pixels that a window reads.
+        """
         C, H, B = self.x_shape
-        return any(self.padding) or _is_crowded(C // self.groups, H * B)
+        return any(self.padding) or self.steps_there != (1, 1) or _is_crowded(C // self.groups, H * B)
+
+    @functools.cached_property
+    def steps_there(self) -> tuple[int, int]:
+        """Every how manieth row and column is there: windows of a single row or column read no others."""
+        (fh, fw), (sh, sw), (top, bottom, left, right) = self.kernel_size, self.stride, self.padding
+        return sh if (fh, top, bottom) == (1, 0, 0) else 1, sw if (fw, left, right) == (1, 0, 0) else 1
+
+    @property
+    def stride_there(self) -> tuple[int, int]:
+        """How far apart windows are there."""
+        return self.stride[0] // self.steps_there[0], self.stride[1] // self.steps_there[1]
 
     @functools.cached_property
     def plane(self) -> tuple[int, int]:
         """Pixels from one channel to the next, and from one row to the next, of what they read."""
-        (_, H, B), (top, bottom, left, right) = self.x_shape, self.padding
-        pitch = left + B + right
-        pixels = (top + H + bottom) * pitch
+        rows, columns = (-(-size // step) for size, step in zip(self.x_shape[1:], self.steps_there, strict=True))
+        top, bottom, left, right = self.padding
+        pitch = left + columns + right
+        pixels = (top + rows + bottom) * pitch
         return pixels + (self.is_placed and pixels % 2 == 0), pitch
 
     @property
@@ -190,7 +205,8 @@ class Correlation:
     @functools.cached_property
     def strip(self) -> int:
         """How many rows of the output the weight gradient goes over at a time, so that they stay NEAR."""
-        (C, _, _), (_, P, Q), (weights, filters), step = self.x_shape, self.z_shape, self.weight_tile, self.stride[0]
+        (C, _, _), (_, P, Q), (weights, filters) = self.x_shape, self.z_shape, self.weight_tile
+        step = self.stride_there[0]
         channels, pitch = min(C // self.groups, (weights - 2) // math.prod(self.kernel_size) + 2), self.plane[1]
         beside = self.dilation[0] * (self.kernel_size[0] - 1) + 1 - step  # rows of x that the next strip reads again
         most = (NEAR // (4 * LANES) - channels * beside * pitch) // (channels * step * pitch + filters * Q)

@@ -26,7 +26,8 @@ LARGEST = 2**31  # values in one sample
 class Share:
     """One worker's arrays of one layer, all in lane layout (blocks, ..., LANES); on a GPU (blocks, ..., WARP).
 
-    A single sample in inference has (1, ..., 1), where all layers state ``takes_one``.
+    A single sample in inference has (1, ..., 1), where all layers state ``takes_one``; a worker that shares it with
+    others may have some rows of z and of the parameters.
 
     Attributes
     ----------
@@ -232,9 +233,9 @@ class Layer:
     def part_of_one(self, share: Share, rank: int, size: int) -> Share | None:
         """Return what one of several workers computes of a single sample by ``forward_one``; None where it is nothing.
 
-        All is left to the first, but by layers whose work is worth a meeting of the workers.
+        Asked only of classes that state it themselves; of other layers the first worker does all.
         """
-        return share if rank == 0 else None
+        raise NotImplementedError
 
     def scratch_cuda(self, x_shapes: tuple[Shape, ...], blocks: int, dtype: np.dtype) -> dict[str, np.ndarray]:
         """Return what ``scratch`` returns, for the CUDA kernels; the arrays are then copied to the GPU."""
@@ -292,13 +293,13 @@ def some_outputs(share: Share, tile: int, rank: int, size: int) -> Share | None:
     share : Share
         Of all outputs, z (1, O, ...).
     tile : int
-        Outputs that a kernel computes together; no tile is divided, and the first workers have more of them.
+        Outputs that a kernel computes together; no tile is divided, and the last workers may have none.
     rank, size : int
         Of the worker, and how many there are.
     """
     O = share.z.shape[1]
-    tiles = -(-O // tile)
-    first, stop = (min(O, -(-tiles * r // size) * tile) for r in (rank, rank + 1))
+    most = -(-O // (tile * size)) * tile
+    first, stop = min(O, rank * most), min(O, (rank + 1) * most)
     if first == stop:
         return None
     parameters = {name: array[first:stop] for name, array in share.parameters.items()}

@@ -77,7 +77,7 @@ def parse_padding(layer, padding, size, window, stride, dilation) -> tuple[int, 
             got=repr(padding),
             expected='"valid", "same", an integer from 0 up, (rows, columns) or (top, bottom, left, right)',
         )
-    return tuple(sides)
+    return tuple(map(int, sides))
 
 
 def offset_steps(s: int, d: int) -> tuple[int, int]:

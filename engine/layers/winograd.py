@@ -33,7 +33,7 @@ GRADIENT_SIZE = TILE * LANES
 FOUR, SIX, FOUR_BY_SIX, SIX_BY_SIX = 4 * LANES, 6 * LANES, 24 * LANES, 36 * LANES
 TILES_AT_ONCE = 2  # of a row of tiles whose pixels are transformed before their products are taken
 NEAR_POINTS = 320 * 1024  # bytes of points that the second cache holds beside the weights
-TRANSFORM = 430  # products for which there is time while one patch is transformed, measured on whole layers
+TRANSFORM = 430  # products for which there is time while a patch of one map is copied and transformed, by whole layers
 # what of ``Tiling.scratch`` holds nothing from one pass to the next; what has one name is never in use together
 PASSING = {
     "U": "weights of points",
@@ -143,21 +143,21 @@ def cut_out(maps, size, corner, stretch, nothing, band):
 
 
 @kernel
-def put_back(band, size, stretch, maps):
-    """Copy a band to a stretch of rows of every map; else as ``cut_out``."""
-    B, rows = size[1], band.shape[1]
-    for c in range(len(maps)):
+def put_back(band, Q, stretch, maps):
+    """Copy a stretch of rows of every map, Q pixels each, from a band as that of ``cut_out``; maps (O, P Q, LANES)."""
+    rows = band.shape[1]
+    for o in range(len(maps)):
         for h in range(stretch[0], stretch[1]):
-            row = band[index(c), index(h % rows)]
-            for k in range(B):
-                copy_lanes(maps[index(c), index(h * B + k)], row[index(k)])
+            row = band[index(o), index(h % rows)]
+            for k in range(Q):
+                copy_lanes(maps[index(o), index(h * Q + k)], row[index(k)])
 
 
 @kernel
 def transform_pixels(x, h, q, V, first):
-    """V[:, first + c] = Bᵀ d B for the 6 x 6 pixels d of every map c from row h and column q of a band on.
+    """V[:, first + c] = Bᵀ d B for the 6 x 6 pixels d of every map c whose rows begin with h and columns with q.
 
-    x (maps, 6, columns, LANES), V (36, rows, LANES).
+    x (maps, 6, columns, LANES) is a band as that of ``cut_out``, V (36, rows, LANES).
     """
     h_0, h_1, h_2 = index(h % 6), index((h + 1) % 6), index((h + 2) % 6)
     h_3, h_4, h_5 = index((h + 3) % 6), index((h + 4) % 6), index((h + 5) % 6)
@@ -273,7 +273,7 @@ def forward_kernel(activation):
                 rows = min(4, P - h)
                 if IS_ACTIVATED:
                     activate_rows(flat_z_band, 0, rows * width * LANES)
-                put_back(z_band, (P, Q), (h, h + rows), z[n])
+                put_back(z_band, Q, (h, h + rows), z[n])
 
     return winograd_forward
 

@@ -173,7 +173,7 @@ def test_warmup_compiles_everything(capsys):
     assert code == 0
     before = kernels_ready()
     images, labels = np.zeros((64, 1, 28, 28), np.uint8), np.arange(64) % 10
-    for model in ("lenet5", "lenet5-1998", "mlp"):
+    for model in ("lenet5", "lenet5-1998", "mlp", "conv 6@5x5 > relu > dropout 0.5 > dense 10"):
         for threads in (1, 2):
             network = build(model, (1, 28, 28), 10, dtype="float32", threads=threads)
             feed = Feed(images, labels, np.full(1, 1 / 255), np.zeros(1))

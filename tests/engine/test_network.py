@@ -216,41 +216,90 @@ def branches(threads, dtype="float32"):
     x = ReLU()(Conv2D(19, 3, padding="same", name="wide")(image))
     pooled, some = MaxPool2D(2)(x), Conv2D(19, 2, stride=2, groups=19, name="depthwise")(x)
     x = Dropout(0.5)(Flatten()(Concat()(Conv2D(2, 1, name="narrow")(pooled), some)))
-    return Network(image, Dense(7, name="last")(ReLU()(Dense(33, name="fc")(x))), dtype=dtype, threads=threads)
+    return Network(image, Dense(5, name="last")(ReLU()(Dense(33, name="fc")(x))), dtype=dtype, threads=threads)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_workers_share_a_single_sample_that_is_worth_it(monkeypatch, threads):
-    """Each computes some filters or features, and reads what others have computed; the bits are those of one alone."""
-    alone, x = branches(1), np.random.default_rng(0).normal(size=(30, 1, 4, 9, 9))
-    expected = [alone.forward(sample) for sample in x]
+@pytest.fixture
+def shared_gladly(monkeypatch):
+    """Samples that are not worth it are shared as well, and by more workers than there are cores."""
     monkeypatch.setattr(Workers, "can_meet", True)
-    assert len(one_forward(branches(threads), x[0]).last_pass.active) == 1
-    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
-    together = branches(threads)
-    for sample, z in zip(x, expected, strict=True):
-        np.testing.assert_array_equal(one_forward(together, sample).values["last"], z)
-    parts = together.last_pass.active
-    assert together.last_pass.is_one and len(parts) == threads
-    assert [sum("wide" in part.shares for part in parts), sum("fc" in part.shares for part in parts)] == [threads] * 2
-    assert {"depthwise", "narrow", "maxpool1", "relu1"}.isdisjoint(parts[1].shares)
+    monkeypatch.setattr(passes, "WORTH_A_WORKER", 1)
+    monkeypatch.setattr(passes, "WORTH_A_MEETING", 1)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_workers_share_a_single_sample(shared_gladly, threads):
+    """Each computes some filters or features, and reads what others have computed; the bits are those of one alone."""
+    alone, together = branches(1), branches(threads)
+    x = np.random.default_rng(0).normal(size=(30, 1, 4, 9, 9))
+    for sample in x:
+        np.testing.assert_array_equal(together.forward(sample), alone.forward(sample))
+    assert together.last_pass.is_one and 1 < len(together.last_pass.active) <= threads
     for name in alone.values:
         np.testing.assert_array_equal(together.values[name], alone.values[name], err_msg=name)
-    np.testing.assert_array_equal(together.backward(np.ones((1, 7))), alone.backward(np.ones((1, 7))))
+    np.testing.assert_array_equal(together.backward(np.ones((1, 5))), alone.backward(np.ones((1, 5))))
+    together.workers._give_up()  # as after Ctrl-C: other threads come, who have not made these programs
+    np.testing.assert_array_equal(together.forward(x[0]), alone.forward(x[0]))
+
+
+def test_who_shares_a_single_sample_meets_the_others(shared_gladly):
+    """Around every layer that is shared, and no scratch is shared."""
+    network = branches(2)
+    network.forward(np.ones((1, 4, 9, 9)))
+    current, found = network.last_pass, []
+    for part in current.active:
+        works = [work for _, work in current._forward_pieces(part)]
+        names = {id(share): name for name, share in part.shares.items()}
+        found.append(["meet" if work.func == network.workers.meet else names[id(work.args[1])] for work in works])
+    alone = ["relu1", "maxpool1", "narrow", "depthwise", "concat1", "flatten1", "dropout1"]
+    shared = ["meet", "fc", "meet", "relu2", "last"]  # the few features of the last are one tile
+    assert sorted(found[0]) == sorted(["wide", "meet", *alone, *shared])
+    assert [found[0][:2], found[0][-5:]] == [["wide", "meet"], shared]
+    assert found[1] == ["wide", "meet", "meet", "fc", "meet"]
+    for name, share in current.active[1].shares.items():
+        for key, array in share.scratch.items():
+            assert not np.shares_memory(array, current.active[0].shares[name].scratch[key])
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "threads", "sharing"),
+    [
+        (lambda: Dense(1000), 520, 4, 2),  # a worker for each 250,000 products
+        (lambda: Dense(1000), 480, 4, 1),
+        (lambda: Dense(1000), 520, 1, 1),
+        (lambda: Dense(3), 200_000, 2, 1),  # a tile has more outputs
+    ],
+)
+def test_a_single_sample_is_shared_where_it_is_worth_it(monkeypatch, layer, size, threads, sharing):
+    def active():
+        image = Input((size,))
+        network = Network(image, layer()(image), threads=threads)
+        network.forward(np.ones((1, size)))
+        return len(network.last_pass.active)
+
+    monkeypatch.setattr(Workers, "can_meet", True)
+    assert active() == sharing
     monkeypatch.setattr(Workers, "can_meet", False)  # then whoever waits would take a core from the others
-    assert len(one_forward(branches(threads), x[0]).last_pass.active) == 1
+    assert active() == 1
 
 
-def test_a_layer_that_needs_python_leaves_a_single_sample_to_one_worker(monkeypatch):
-    monkeypatch.setattr(passes, "WORTH_SHARING", 1)
-    image = Input((40,))
-    network = Network(image, BatchNorm()(Dense(40)(image)), threads=2)
-    assert len(one_forward(network, np.ones((1, 40))).last_pass.active) == 1
+def test_some_layers_leave_a_single_sample_to_one_worker(shared_gladly):
+    """Those that need Python, and those that do not say themselves what others could do."""
 
+    class Scaled(Dense):
+        kernels_alone = takes_one = True
 
-def one_forward(network, x):
-    network.forward(x)
-    return network
+        def forward(self, share):
+            super().forward(share)
+            share.z /= np.abs(share.z).max()
+
+    for layers in ((Dense(40), BatchNorm()), (Scaled(40),)):
+        node = image = Input((40,))
+        for layer in layers:
+            node = layer(node)
+        network = Network(image, node, threads=2)
+        network.forward(np.ones((1, 40)))
+        assert len(network.last_pass.active) == 1
 
 
 def test_buffers_are_reused_between_steps():

@@ -50,6 +50,9 @@ CROWDED = ({"filters": 9, "kernel_size": 2, "padding": "same"}, (17, 1, 8, 8))
 CROWDED_POINTS = ({"filters": 9, "kernel_size": 1}, (17, 9, 8, 8))
 ODD_ROWS = ({"filters": 6, "kernel_size": 2}, (2, 3, 3, 6))
 FIVE_BLOCKS = ({"filters": 2, "kernel_size": 1, "stride": 2}, (65, 3, 1, 2))
+SOME_PIXELS = ({"filters": 4, "kernel_size": 1, "stride": (3, 2), "groups": 2}, (18, 4, 8, 7))
+SOME_COLUMNS = ({"filters": 3, "kernel_size": (3, 1), "stride": 2, "padding": (1, 0)}, (2, 2, 5, 6))
+BORDERS_BETWEEN = ({"filters": 2, "kernel_size": 1, "stride": 2, "padding": 1}, (2, 2, 5, 6))
 
 
 @example(FULL_BLOCKS, 0)
@@ -60,6 +63,9 @@ FIVE_BLOCKS = ({"filters": 2, "kernel_size": 1, "stride": 2}, (65, 3, 1, 2))
 @example(ODD_ROWS, 0)
 @example(FIVE_BLOCKS, 0)
 @example(CROWDED_POINTS, 0)
+@example(SOME_PIXELS, 0)
+@example(SOME_COLUMNS, 0)
+@example(BORDERS_BETWEEN, 0)
 @given(configurations(), st.integers(0, 99))
 def test_kernel_is_the_literal_code(at_point, configuration, seed):
     options, shape = configuration
@@ -78,6 +84,22 @@ def test_float32_is_float64_but_for_rounding(at_point, configuration, seed):
 SEVERAL_VECTORS = ({"filters": 5, "kernel_size": (3, 2), "padding": (1, 0)}, (1, 2, 9, 11))
 STRIDES = ({"filters": 6, "kernel_size": 3, "stride": (2, 3), "padding": (2, 1, 1, 3), "groups": 2}, (1, 4, 9, 10))
 BEHIND_THE_BORDER = ({"filters": 2, "kernel_size": 2, "dilation": 3, "stride": 2, "padding": 3}, (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "plane"),
+    [
+        ({"kernel_size": 1, "stride": (3, 2)}, (3, 4)),  # of 8 x 7 pixels
+        ({"kernel_size": (1, 3), "stride": 3, "padding": (0, 1)}, (3, 9)),
+        ({"kernel_size": 1, "stride": 2, "padding": 1}, (10, 9)),
+        ({"kernel_size": 2, "stride": 2, "padding": 1}, (10, 9)),
+    ],
+)
+def test_a_copy_has_a_border_and_leaves_out_what_no_window_reads(options, plane):
+    conv = Conv2D(3, **options)
+    conv(Input((5, 8, 7)))
+    pixels = math.prod(plane) + (math.prod(plane) % 2 == 0)  # planes are an odd number apart
+    assert conv.scratch(((5, 8, 7),), 1, np.dtype("float32"))["image"].shape[:2] == (5, pixels)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -55,8 +55,10 @@ ONE_OUTPUT = ({"filters": 1, "padding": 0}, (1, 1, 3, 3))
 TWO_GROUPS_OF_CHANNELS = ({"filters": 3, "padding": 1}, (2, 17, 4, 4))
 MANY_PATCHES = ({"filters": 2, "padding": (1, 0, 3, 2)}, (18, 1, 5, 21))
 ALL_OUTSIDE = ({"filters": TILE + 1, "padding": 3}, (3, 2, 1, 1))
+WIDE_BORDERS = ({"filters": 2, "padding": (7, 4, 5, 6)}, (2, 1, 2, 3))
 
 
+@example(WIDE_BORDERS, 0)
 @example(ONE_OUTPUT, 0)
 @example(TWO_GROUPS_OF_CHANNELS, 0)
 @example(MANY_PATCHES, 1)
@@ -78,7 +80,7 @@ def test_finite_differences(at_point, rng, always):
     at_point(lambda: Conv2D(2, 3, padding=(1, 0, 2, 1)), rng.normal(size=(2, 2, 5, 6))).check_differences()
 
 
-@pytest.mark.parametrize("shape", [(20, 16, 9, 9), (17, 33, 6, 13)])
+@pytest.mark.parametrize("shape", [(20, 16, 9, 9), (17, 33, 6, 13), (17, 33, 6, 11)])  # the last: patches hang over
 @pytest.mark.parametrize("activation", [None, ReLU, Tanh])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_same_as_the_direct_kernels(monkeypatch, rng, shape, activation, dtype):
