@@ -7,6 +7,7 @@ another file has changed. A cache that cannot be read or written costs time, nev
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import itertools
@@ -54,6 +55,7 @@ from numba.core.untyped_passes import (
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
 
+from .cores import yield_function
 from .folders import kernels_folder
 
 __all__ = [
@@ -80,6 +82,7 @@ __all__ = [
     "typeof",
     "uint32",
     "versions",
+    "yield_core",
 ]
 
 LANES = 16  # samples that lie side by side in the last axis of every array
@@ -606,3 +609,19 @@ def atomic_load(typing_context, array):
         return builder.load_atomic(data, "seq_cst", 8)
 
     return types.int64(array), generate
+
+
+YIELD = "handgrad_yield_core"
+llvmlite.binding.add_symbol(YIELD, ctypes.cast(yield_function(), ctypes.c_void_p).value)
+
+
+@intrinsic
+def yield_core(typing_context):
+    """Let a thread that waits for this core have it."""
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, YIELD), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate

@@ -200,6 +200,7 @@ class Pass:
         self.steps = [
             (name, node.layer) for name, node in network.nodes.items() if node.layer is not None and name not in skipped
         ]
+        self._alone: Part | None = None  # for a single sample that could be shared, when the other workers are asleep
         if one:
             self._share_sample()
         # what the training step that used this pass last remembers with it
@@ -232,6 +233,7 @@ class Pass:
         shared = {name: layer for name, layer in large.items() if layer.states("part_of_one")}
         parts = [whole.of_worker(rank, size, shared) for rank in range(size)]
         self.parts = [part if part.shares else None for part in parts] + [None] * (workers.size - size)
+        self._alone = whole if len(self.active) > 1 else None
 
     def _calls_kernels_alone(self, layer: Layer) -> bool:
         return layer.states("kernels_alone") or (self.is_one and layer.states("kernels_alone_one"))
@@ -402,12 +404,18 @@ class Pass:
 
         Programs are made by the first one; see ``Workers.run_programs``.
         """
+        if self._alone is not None and self.network.workers.run_alone(partial(self.forward, self._alone)):
+            return
         self._forget_programs_of_others()
         programs, key = [None], self._key(which)
         if len(self.active) > 1:
             programs = [Program() if part is None else part.programs.get(key) for part in self.parts]
         if None in programs:
             self.run(getattr(self, which))
+        elif self._alone is not None and any(program.job is None for program in programs):
+            self.parts = [self._alone] + [None] * (len(self.parts) - 1)  # asking Python takes longer than all the rest
+            self._alone = None
+            self.run(self.forward)
         else:
             self.network.workers.run_programs(programs)
 
@@ -427,7 +435,8 @@ class Pass:
         self._run(part, "forward", self._forward_pieces)
 
     def _forward_pieces(self, part: Part) -> Iterator[Piece]:
-        shared = {name for other in self.active[1:] for name in other.shares} if self.is_one else set()
+        is_shared = self.is_one and part is not self._alone
+        shared = {name for other in self.active[1:] for name in other.shares} if is_shared else set()
         for position, (name, layer) in enumerate(self.steps):
             if position and not shared.isdisjoint((name, self.steps[position - 1][0])):
                 yield self.meeting(len(self.active))  # nobody may read what others are still writing

@@ -3,9 +3,10 @@
 Floor 1. Single program, multiple data, with four verbs: ``rank``, ``size``, ``barrier`` and ``all_reduce_sum``. A
 program has ``meet`` for a barrier, which waits without Python: taking Python's lock in turns costs two workers more
 than the waiting itself. For the same reason a worker that waits for the next run looks for it in a kernel, and, where
-that run is a program, does it there. All sums over workers are taken in the order of their ranks, so that the same seed
-with the same number of workers gives the same bits. Compiled kernels release Python's lock, so the threads run side by
-side.
+that run is a program, does it there. Whoever waits in a kernel lets other threads have a turn now and then, and whoever
+wakes others keeps them off its own core: on one core each would wait for what the other does afterwards. All sums over
+workers are taken in the order of their ranks, so that the same seed with the same number of workers gives the same
+bits. Compiled kernels release Python's lock, so the threads run side by side.
 """
 
 from __future__ import annotations
@@ -19,14 +20,16 @@ from contextlib import suppress
 
 import numpy as np
 
-from .backend import atomic_add, atomic_load, kernel, replay
+from .backend import atomic_add, atomic_load, kernel, replay, yield_core
 from .checks import require_positive_integers
-from .cores import available_cores
+from .cores import allow, available_cores, keep_apart
 from .program import JOB, Program
 
 SPINS = 20_000  # looks at a counter before a waiting thread gives its core away: about 50 microseconds
+SHORT = 2_000  # between which it lets others have a turn: whom it waits for may wait for this very core
 PYTHON = -1  # in place of the number of calls: the run is no program
 PATIENCE = 10 * SPINS  # of one with a core of its own that waits for the next run: Python has work between two steps
+PAUSE = 0.0001  # seconds between two runs of which a third will follow as soon
 
 
 class WorkerError(RuntimeError):
@@ -49,9 +52,11 @@ def _begin(started, asleep):
 @kernel
 def _wait(counter, target, spins):
     """Look at the counter until it reaches the target; False when it has not within that many looks."""
-    for _ in range(spins):
+    for looks in range(1, spins + 1):
         if atomic_load(counter) >= target:
             return True
+        if looks % SHORT == 0:
+            yield_core()
     return False
 
 
@@ -81,10 +86,13 @@ def _meet(arrivals, failed, team):
     """Wait until a whole team has come here, without a look at Python; raise a WorkerError where one has failed."""
     if atomic_load(failed) != 0:  # also when asked once more why it failed
         raise WorkerError("another worker failed")
-    before = atomic_add(arrivals, 1)
+    before, looks = atomic_add(arrivals, 1), 0
     while atomic_load(arrivals) < (before // team + 1) * team:
         if atomic_load(failed) != 0:
             raise WorkerError("another worker failed")
+        looks += 1
+        if looks % SHORT == 0:
+            yield_core()
 
 
 def call_every_kernel() -> None:
@@ -148,6 +156,7 @@ class Workers:
         self._crew = _Crew(self.size)
         self._threads: list[threading.Thread] = []
         self._in_the_middle = False
+        self._last_end = 0.0
 
     def run(self, function: Callable[[int], object]) -> None:
         """Call ``function(rank)`` on every worker at once and return when all have finished.
@@ -192,13 +201,18 @@ class Workers:
             self._start()
         crew = self._crew
         crew.prepare(function, programs)
+        others, cores = [thread.native_id for thread in self._threads], set()
         if _begin(crew.started, crew.asleep):
+            cores = keep_apart(others)
             crew.wake_up()
         crew.call(0)
         crew.until(crew.finished, crew.runs * (self.size - 1), stop_on_failure=False)
+        if cores:
+            allow(others, cores)
         crew.explain_failures(programs)
         crew.function = None
         self._in_the_middle = False
+        self._last_end = time.perf_counter()
         if crew.failures:
             raise next((f for f in crew.failures if not isinstance(f, WorkerError)), crew.failures[0])
 
@@ -222,11 +236,27 @@ class Workers:
         """Whether every worker has a core of its own, so that waiting in ``meet`` takes none from the others."""
         return self.size <= available_cores()
 
+    def run_alone(self, function: Callable[[], object]) -> bool:
+        """Call a function that takes less time than the others need to wake up, if they are asleep.
+
+        Returns
+        -------
+        bool
+            Whether that has been done; not where they are awake, and not so soon after the last run that others will
+            follow, for which it pays to wake them.
+        """
+        is_soon = time.perf_counter() - self._last_end < PAUSE
+        if is_soon or (self._threads and self._crew.asleep[0] == 0):
+            return False
+        function()
+        self._last_end = time.perf_counter()
+        return True
+
     def meet(self, team: int | None = None) -> None:
         """Wait as ``barrier`` does, in a single kernel call, which a ``Program`` can note down.
 
-        A program that holds one belongs to these threads: see ``crew``. Whoever waits keeps its core, and does not see
-        Ctrl-C before the others have come or failed.
+        A program that holds one belongs to these threads: see ``crew``. Whoever waits does not see Ctrl-C
+        before the others have come or failed.
 
         Parameters
         ----------

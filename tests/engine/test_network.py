@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from handgrad.engine import (
     Dropout,
     Flatten,
     Input,
+    LeakyReLU,
     Linear,
     MaxPool2D,
     Network,
@@ -23,10 +25,11 @@ from handgrad.engine import (
     Softmax,
     SoftmaxCrossEntropy,
     passes,
+    workers,
 )
 from handgrad.engine.backend import LANES
 from handgrad.engine.checks import ConfigurationError, DeviceError, ShapeError
-from handgrad.engine.workers import Workers
+from handgrad.engine.workers import Workers, shared_workers
 
 
 def small_cnn(dtype="float64", threads=1, seed=0, rate=None):
@@ -223,6 +226,7 @@ def branches(threads, dtype="float32"):
 def shared_gladly(monkeypatch):
     """Samples that are not worth it are shared as well, and by more workers than there are cores."""
     monkeypatch.setattr(Workers, "can_meet", True)
+    monkeypatch.setattr(workers, "PAUSE", np.inf)
     monkeypatch.setattr(passes, "WORTH_A_WORKER", 1)
     monkeypatch.setattr(passes, "WORTH_A_MEETING", 1)
 
@@ -259,6 +263,38 @@ def test_who_shares_a_single_sample_meets_the_others(shared_gladly):
     for name, share in current.active[1].shares.items():
         for key, array in share.scratch.items():
             assert not np.shares_memory(array, current.active[0].shares[name].scratch[key])
+
+
+def test_one_worker_computes_a_sample_alone_while_the_others_are_asleep(shared_gladly, monkeypatch):
+    alone, together = branches(1), branches(2)
+    others, x = shared_workers(2), np.random.default_rng(0).normal(size=(3, 1, 4, 9, 9))
+    others.run(lambda rank: None)  # they are awake, or were not long ago
+    monkeypatch.setattr(workers, "PAUSE", 0.0)
+    for sample in x:
+        deadline = time.monotonic() + 20
+        while others._crew.asleep[0] == 0 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        runs = others._crew.runs
+        np.testing.assert_array_equal(together.forward(sample), alone.forward(sample))
+        assert others._crew.runs == runs
+    monkeypatch.setattr(workers, "PAUSE", np.inf)  # now a third call seems to follow
+    np.testing.assert_array_equal(together.forward(x[0]), alone.forward(x[0]))
+    assert others._crew.runs == runs + 1
+    for name in alone.values:
+        np.testing.assert_array_equal(together.values[name], alone.values[name], err_msg=name)
+
+
+def test_where_python_makes_the_calls_one_worker_computes_a_sample(shared_gladly):
+    """A slope is a number that is no integer, which a program leaves to Python."""
+
+    def network(threads):
+        image = Input((3, 9, 9))
+        return Network(image, LeakyReLU(0.25)(Conv2D(40, 3)(image)), threads=threads)
+
+    alone, together, x = network(1), network(2), np.random.default_rng(0).normal(size=(1, 3, 9, 9))
+    for active in (2, 1, 1):  # which shows in the first run
+        np.testing.assert_array_equal(together.forward(x), alone.forward(x))
+        assert len(together.last_pass.active) == active
 
 
 @pytest.mark.parametrize(
