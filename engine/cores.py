@@ -13,9 +13,9 @@ from contextlib import suppress
 
 
 def available_cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of cores that this process may use, which is to say, its first thread."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
+        return len(os.sched_getaffinity(os.getpid()))
     return os.cpu_count() or 1
 
 
@@ -33,8 +33,8 @@ def _current_core() -> object | None:
     return getattr(ctypes.CDLL(None), "sched_getcpu", None)
 
 
-def keep_apart(threads: Iterable[int]) -> set[int]:
-    """Keep sleeping threads off the caller's core, where there are others, before it wakes them.
+def keep_apart(threads: Iterable[int]) -> dict[int, set[int]]:
+    """Keep threads off the caller's core, where they may use others, before it wakes them.
 
     Linux likes to put a thread behind the one that wakes it, although that one goes on and other cores are idle; until
     it looks again, 4 to 16 milliseconds pass.
@@ -46,22 +46,23 @@ def keep_apart(threads: Iterable[int]) -> set[int]:
 
     Returns
     -------
-    set of int
-        The cores that they may use again afterwards, see ``allow``; empty where nothing has been done.
+    dict of int to set of int
+        The cores that each of them could use before, to be given back by ``allow``.
     """
-    current_core = _current_core()
-    if current_core is None:
-        return set()
-    cores = os.sched_getaffinity(0)
-    others = cores - {current_core()}
-    if not others:
-        return set()
-    allow(threads, others)
-    return cores
+    current_core, before = _current_core(), {}
+    if current_core is not None:
+        here = {current_core()}
+        for thread in threads:
+            with suppress(OSError):  # it has ended, or this is forbidden here
+                cores = os.sched_getaffinity(thread)
+                if cores - here:
+                    os.sched_setaffinity(thread, cores - here)
+                    before[thread] = cores
+    return before
 
 
-def allow(threads: Iterable[int], cores: set[int]) -> None:
-    """Let threads run on these cores alone; one that has ended, or a core that has been taken away, does not matter."""
-    for thread in threads:
+def allow(cores: dict[int, set[int]]) -> None:
+    """Let threads use these cores."""
+    for thread, own in cores.items():
         with suppress(OSError):
-            os.sched_setaffinity(thread, cores)
+            os.sched_setaffinity(thread, own)

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from .network import Network
 
 
-# products of a single sample for which a worker is asked to help, some 15 microseconds, and of a layer that is shared
+# products of a single sample for each worker that helps, and of a layer that is shared: 3 to 15 microseconds, and one
 WORTH_A_WORKER, WORTH_A_MEETING = 250_000, 20_000
+WORTH_WAKING = 20_000_000  # products for which one worker takes longer than two that are woken up, 300 microseconds
 
 
 class Part:
@@ -233,7 +234,8 @@ class Pass:
         shared = {name: layer for name, layer in large.items() if layer.states("part_of_one")}
         parts = [whole.of_worker(rank, size, shared) for rank in range(size)]
         self.parts = [part if part.shares else None for part in parts] + [None] * (workers.size - size)
-        self._alone = whole if len(self.active) > 1 else None
+        is_short = sum(products.values()) < WORTH_WAKING
+        self._alone = whole if is_short and len(self.active) > 1 else None
 
     def _calls_kernels_alone(self, layer: Layer) -> bool:
         return layer.states("kernels_alone") or (self.is_one and layer.states("kernels_alone_one"))
@@ -402,9 +404,13 @@ class Pass:
     def run_all(self, which: str) -> None:
         """Do "forward" or "backward" for every worker's part at the same time, without Python from then on.
 
-        Programs are made by the first one; see ``Workers.run_programs``.
+        Programs are made by the first one; see ``Workers.run_programs``. For a single sample others are not woken up.
         """
-        if self._alone is not None and self.network.workers.run_alone(partial(self.forward, self._alone)):
+        if (
+            self._alone is not None
+            and which == "forward"
+            and self.network.workers.run_alone(partial(self.forward, self._alone))
+        ):
             return
         self._forget_programs_of_others()
         programs, key = [None], self._key(which)
@@ -413,7 +419,7 @@ class Pass:
         if None in programs:
             self.run(getattr(self, which))
         elif self._alone is not None and any(program.job is None for program in programs):
-            self.parts = [self._alone] + [None] * (len(self.parts) - 1)  # asking Python takes longer than all the rest
+            self.parts = [self._alone] + [None] * (len(self.parts) - 1)  # to ask Python would take longer than the rest
             self._alone = None
             self.run(self.forward)
         else:

@@ -25,11 +25,11 @@ from .checks import require_positive_integers
 from .cores import allow, available_cores, keep_apart
 from .program import JOB, Program
 
-SPINS = 20_000  # looks at a counter before a waiting thread gives its core away: about 50 microseconds
-SHORT = 2_000  # between which it lets others have a turn: whom it waits for may wait for this very core
+SPINS = 20_000  # looks at a counter before a waiting thread goes back to Python: about 50 microseconds
+LOOKS_A_TURN = 2_000  # of these; then another thread may have the core: whom it waits for may wait for this very one
 PYTHON = -1  # in place of the number of calls: the run is no program
 PATIENCE = 10 * SPINS  # of one with a core of its own that waits for the next run: Python has work between two steps
-PAUSE = 0.0001  # seconds between two runs of which a third will follow as soon
+PAUSE = 0.0001  # seconds between two runs after which a third is expected: less than the others stay awake
 
 
 class WorkerError(RuntimeError):
@@ -55,7 +55,7 @@ def _wait(counter, target, spins):
     for looks in range(1, spins + 1):
         if atomic_load(counter) >= target:
             return True
-        if looks % SHORT == 0:
+        if looks % LOOKS_A_TURN == 0:
             yield_core()
     return False
 
@@ -91,7 +91,7 @@ def _meet(arrivals, failed, team):
         if atomic_load(failed) != 0:
             raise WorkerError("another worker failed")
         looks += 1
-        if looks % SHORT == 0:
+        if looks % LOOKS_A_TURN == 0:
             yield_core()
 
 
@@ -201,14 +201,14 @@ class Workers:
             self._start()
         crew = self._crew
         crew.prepare(function, programs)
-        others, cores = [thread.native_id for thread in self._threads], set()
+        cores: dict[int, set[int]] = {}
         if _begin(crew.started, crew.asleep):
-            cores = keep_apart(others)
+            if self.can_meet:  # otherwise others wait for every core
+                cores = keep_apart(thread.native_id for thread in self._threads)
             crew.wake_up()
         crew.call(0)
         crew.until(crew.finished, crew.runs * (self.size - 1), stop_on_failure=False)
-        if cores:
-            allow(others, cores)
+        allow(cores)
         crew.explain_failures(programs)
         crew.function = None
         self._in_the_middle = False
@@ -246,7 +246,7 @@ class Workers:
             follow, for which it pays to wake them.
         """
         is_soon = time.perf_counter() - self._last_end < PAUSE
-        if is_soon or (self._threads and self._crew.asleep[0] == 0):
+        if is_soon or self._in_the_middle or (self._threads and self._crew.asleep[0] == 0):
             return False
         function()
         self._last_end = time.perf_counter()

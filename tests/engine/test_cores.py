@@ -38,27 +38,45 @@ def test_sleeping_threads_are_kept_off_the_core_of_the_caller(sleeper, monkeypat
     every = os.sched_getaffinity(0)
     here = min(every)
     monkeypatch.setattr(cores, "_current_core", lambda: lambda: here)
-    assert cores.keep_apart([sleeper]) == every
+    assert cores.keep_apart([sleeper]) == {sleeper: every}
     assert os.sched_getaffinity(sleeper) == every - {here}
-    cores.allow([sleeper], every)
-    assert os.sched_getaffinity(sleeper) == every == os.sched_getaffinity(0)
+    assert os.sched_getaffinity(0) == every and cores.available_cores() == len(every)
+    cores.allow({sleeper: every})
+    assert os.sched_getaffinity(sleeper) == every
+
+
+@affinity
+def test_a_thread_that_is_kept_apart_knows_how_many_cores_there_are():
+    found, count = [], cores.available_cores()
+
+    def look():
+        own = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {min(own)})
+        found.append(cores.available_cores())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [count]
 
 
 def test_where_there_is_one_core_or_no_such_function_nothing_is_done(sleeper, monkeypatch):
     before = os.sched_getaffinity(sleeper) if hasattr(os, "sched_getaffinity") else None
     monkeypatch.setattr(cores, "_current_core", lambda: None)
-    assert cores.keep_apart([sleeper]) == set()
+    assert cores.keep_apart([sleeper]) == {}
     if before is not None:
         monkeypatch.setattr(cores, "_current_core", lambda: lambda: 7)
         monkeypatch.setattr(os, "sched_getaffinity", lambda thread: {7})
-        assert cores.keep_apart([sleeper]) == set()
+        assert cores.keep_apart([sleeper]) == {}
         monkeypatch.undo()
         assert os.sched_getaffinity(sleeper) == before
 
 
 @affinity
-def test_a_thread_that_has_ended_does_not_matter():
-    thread = threading.Thread(target=lambda: None)
-    thread.start()
-    thread.join()
-    cores.allow([thread.native_id], os.sched_getaffinity(0))
+def test_a_thread_that_has_ended_does_not_matter(monkeypatch):
+    def fail(thread, cores):
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "sched_setaffinity", fail)
+    assert cores.keep_apart([threading.get_native_id()]) == {}
+    cores.allow({threading.get_native_id(): {0}})

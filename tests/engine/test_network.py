@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 from itertools import pairwise
 
@@ -265,21 +264,22 @@ def test_who_shares_a_single_sample_meets_the_others(shared_gladly):
             assert not np.shares_memory(array, current.active[0].shares[name].scratch[key])
 
 
-def test_one_worker_computes_a_sample_alone_while_the_others_are_asleep(shared_gladly, monkeypatch):
+def test_one_worker_computes_a_sample_alone_while_the_others_are_asleep(shared_gladly, monkeypatch, fall_asleep):
     alone, together = branches(1), branches(2)
     others, x = shared_workers(2), np.random.default_rng(0).normal(size=(3, 1, 4, 9, 9))
     others.run(lambda rank: None)  # they are awake, or were not long ago
     monkeypatch.setattr(workers, "PAUSE", 0.0)
     for sample in x:
-        deadline = time.monotonic() + 20
-        while others._crew.asleep[0] == 0 and time.monotonic() < deadline:
-            time.sleep(0.001)
+        fall_asleep(others)
         runs = others._crew.runs
         np.testing.assert_array_equal(together.forward(sample), alone.forward(sample))
         assert others._crew.runs == runs
+    monkeypatch.setattr(passes, "WORTH_WAKING", 1)  # they would be asleep for longer than one worker takes
+    branches(2).forward(x[0])
+    assert others._crew.runs == runs + 1
     monkeypatch.setattr(workers, "PAUSE", np.inf)  # now a third call seems to follow
     np.testing.assert_array_equal(together.forward(x[0]), alone.forward(x[0]))
-    assert others._crew.runs == runs + 1
+    assert others._crew.runs == runs + 2
     for name in alone.values:
         np.testing.assert_array_equal(together.values[name], alone.values[name], err_msg=name)
 

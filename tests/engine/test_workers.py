@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from handgrad.engine import Dense, Input, Network
 from handgrad.engine.arrays import add_into
 from handgrad.engine.backend import kernel
 from handgrad.engine.checks import ConfigurationError
-from handgrad.engine.cores import available_cores
+from handgrad.engine.cores import _current_core, available_cores
 from handgrad.engine.program import Program
-from handgrad.engine.workers import WorkerError, Workers
+from handgrad.engine.workers import WorkerError, Workers, shared_workers
 
 every_size = pytest.mark.parametrize("size", [1, 2, 3, 4])
 
@@ -238,6 +239,54 @@ def test_the_first_cause_is_raised_and_not_its_consequence():
     with pytest.raises(KeyError, match="cause"):
         workers.run(fail)
     assert issubclass(WorkerError, RuntimeError)
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+@pytest.mark.parametrize("fails", [False, True])
+def test_those_that_are_woken_up_have_another_core_for_one_run(fall_asleep, fails):
+    """And know all the same that everybody has a core; where the system has such functions at all."""
+    workers, there, can_meet = Workers(2), {}, []
+
+    def look(rank):
+        there[rank] = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0, 1}
+        can_meet.append(workers.can_meet)
+        if rank and fails:
+            raise ValueError("tired")
+
+    workers.run(lambda rank: None)
+    for is_asleep in (True, False):
+        if is_asleep:
+            fall_asleep(workers)
+        with pytest.raises(ValueError, match="tired") if fails else nullcontext():
+            workers.run(look)
+        kept_apart = _current_core() is not None and is_asleep
+        assert len(there[0]) - len(there[1]) == kept_apart, there
+    assert can_meet == [True] * 4
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+def test_what_those_that_are_woken_up_note_down_is_without_python(fall_asleep):
+    x, workers = Input((40,)), shared_workers(2)
+    network = Network(x, Dense(3)(Dense(50)(x)), threads=2)
+    workers.run(lambda rank: None)
+    network.forward(np.ones((64, 40)))
+    fall_asleep(workers)
+    network.backward(np.ones((64, 3)))
+    assert all(part.programs["backward"].job is not None for part in network.last_pass.active)
+
+
+def test_where_there_are_more_workers_than_cores_all_may_use_every_core(fall_asleep, monkeypatch):
+    workers, calls = Workers(3), []
+    monkeypatch.setattr("handgrad.engine.workers.available_cores", lambda: 2)
+    monkeypatch.setattr("handgrad.engine.workers.keep_apart", lambda threads: calls.append(threads) or {})
+    workers.run(lambda rank: None)
+    fall_asleep(workers)
+    workers.run(lambda rank: None)
+    assert not calls
+    monkeypatch.setattr("handgrad.engine.workers.available_cores", lambda: 3)
+    fall_asleep(workers)
+    workers.run(lambda rank: None)
+    assert len(calls) == 1
 
 
 def test_no_thread_starts_before_it_is_needed():
