@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .network import Network
 
 
-# products of a single sample for each worker that helps, and of a layer that is shared: 3 to 15 microseconds, and one
-WORTH_A_WORKER, WORTH_A_MEETING = 250_000, 20_000
-WORTH_WAKING = 20_000_000  # products for which one worker takes longer than two that are woken up, 300 microseconds
+# products of a single sample for each worker that helps, which take it 3 to 15 microseconds, and of a layer for which
+# they meet; and those of a sample for which others are woken up, which takes some 300
+WORTH_A_WORKER, WORTH_A_MEETING, WORTH_WAKING = 250_000, 20_000, 20_000_000
 
 
 class Part:
@@ -329,7 +329,8 @@ class Pass:
         for position, source in enumerate(node.inputs):
             edge = None
             if source.name in self._wanted:
-                edge = part.gradients[name] if is_joined else node.layer.view(part.gradients[name], source.shape)
+                dL_dz = part.gradients[name]
+                edge = dL_dz if is_joined else node.layer.view_back(dL_dz, source.shape, position)
                 if edge is None:
                     edge = buffers.take((part.blocks, *source.shape, machine.lanes))
             part.edges[name, position] = edge

@@ -63,10 +63,14 @@ class Add(OfEqualInputs):
         for x in others:
             add_forward(z, x, z)
 
+    def view_back(self, dL_dz, shape, position):
+        """Return dL/dz for the first input, and copy it for the others: a layer may overwrite what it is sent."""
+        return dL_dz if position == 0 else None  # (add.3)
+
     def backward(self, share: Share) -> None:
-        """Hand the gradient to every input unchanged."""
+        """Hand the gradient to every other input unchanged."""
         for dL_dx in share.dL_dx:
-            if dL_dx is not None:
+            if dL_dx is not None and dL_dx is not share.dL_dz:
                 add_backward(share.dL_dz.reshape(-1), dL_dx.reshape(-1))
 
     def forward_cuda(self, share: Share) -> None:
@@ -78,7 +82,7 @@ class Add(OfEqualInputs):
             add_forward_cuda[flat(z.size)](z, x, z)
 
     def backward_cuda(self, share: Share) -> None:
-        """Hand the gradient to every input unchanged."""
+        """Hand the gradient to every other input unchanged."""
         for dL_dx in share.dL_dx:
-            if dL_dx is not None:
+            if dL_dx is not None and dL_dx is not share.dL_dz:
                 add_backward_cuda[flat(dL_dx.size)](share.dL_dz.reshape(-1), dL_dx.reshape(-1))

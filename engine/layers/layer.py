@@ -256,6 +256,10 @@ class Layer:
         """Return an array in another shape over the same memory, for layers that only rename positions."""
         return None
 
+    def view_back(self, dL_dz: np.ndarray, shape: Shape, position: int) -> np.ndarray | None:
+        """Return the gradient of the input at this position over the memory of dL/dz, where it is the same numbers."""
+        return self.view(dL_dz, shape)
+
     def decisions(self, share: Share) -> np.ndarray | None:
         """Return which branch of a piecewise formula each value took; a change of it is a kink."""
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -242,6 +244,21 @@ def test_joined_nodes_share_their_arrays():
         assert part.values[conv] is part.values[activation]
         assert part.gradients[conv] is part.gradients[activation]
     assert [name for name, _ in current.steps if name in ("first", "second")] == []
+
+
+def test_what_a_sum_sends_to_its_first_input_is_its_own_gradient(rng):
+    """Who gets it may go back through an activation in place; the others have copies from before."""
+    x = Input((2, 4, 4))
+    branches = [activation()(Conv2D(3, 1)(x)) for activation in (Tanh, Sigmoid, ReLU)]
+    total = Add(name="total")(*branches, branches[0])
+    network = Network(x, Dense(2)(Flatten()(Tanh()(total))), threads=1, dtype="float64")
+    plain, fused = passes(network, rng.normal(size=(5, 2, 4, 4)), rng.normal(size=(5, 2)))
+    for expected, found in zip(plain, fused, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    (part,) = network.pass_for(5, fused=True).active
+    sent = [part.edges["total", position] for position in range(4)]
+    assert np.shares_memory(sent[0], part.gradients["total"])
+    assert not any(np.shares_memory(a, b) for a, b in itertools.combinations(sent, 2))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
