@@ -16,6 +16,8 @@ from .console import json_option, note, print_json, table
 from .options import DATA_HELP, parse_shape
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..engine.graph import Node
     from ..engine.layers.layer import Layer
     from ..engine.network import Network
@@ -184,19 +186,23 @@ def _buffer_bytes(network: Network, node: Node, batch_size: int) -> int:
 
 
 def _buffers(network: Network, node: Node, wanted: bool) -> int:
-    """Return how many arrays of its size a node has: its value, what its readers send back, and the sum of these."""
-    arrays = 0 if node.layer and _is_view(node.layer) else 1
+    """Return how many arrays of its size a node has: its value, what its readers send back, and the sum of these.
+
+    Some layers fill none: they are asked with no samples.
+    """
+    arrays = 1 if node.layer is None or node.layer.view(_no_samples(node.inputs[0]), node.shape) is None else 0
     as_output = sum(node is output for output in network.outputs)
-    readers = [other for other in network.order for source in other.inputs if source is node]
+    edges = [(other, k) for other in network.order for k, source in enumerate(other.inputs) if source is node]
     if wanted:
-        arrays += sum(not _is_view(reader.layer) for reader in readers) + (len(readers) + as_output != 1)
+        sent = [reader.layer.view_back(_no_samples(reader), node.shape, position) for reader, position in edges]
+        arrays += sum(array is None for array in sent) + (len(edges) + as_output != 1)
     return arrays + as_output
 
 
-def _is_view(layer: Layer) -> bool:
-    from ..engine.layers.layer import Layer
+def _no_samples(node: Node) -> np.ndarray:
+    import numpy as np
 
-    return type(layer).view is not Layer.view
+    return np.empty((0, *node.shape, 1))
 
 
 USUAL = {
