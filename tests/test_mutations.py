@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -33,16 +35,19 @@ AMBIGUOUS = replace(HARMLESS, name="ambiguous", old="zero, one = ")
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PROCESSES = multiprocessing.get_context(METHOD)
 PROCESSES.set_forkserver_preload(["pytest", "hypothesis.strategies", "handgrad.engine.backend"])
+ONE_AT_A_TIME = threading.Lock()  # start and join read the exit codes of others too, and whoever comes second gets 255
 
 
 def in_a_process(folder, mutation, tests):
     """Run tests with a bug; return the exit code, what was printed, and the lines in it that say who has noticed."""
     folder.mkdir()
     process = PROCESSES.Process(target=run, args=(mutation, tests, folder))
-    process.start()
-    process.join(300)
-    process.kill()
-    process.join()
+    with ONE_AT_A_TIME:
+        process.start()
+    wait([process.sentinel], 300)
+    with ONE_AT_A_TIME:
+        process.kill()
+        process.join()
     output = (folder / "output").read_text(encoding="utf-8")
     return process.exitcode, output, [line for line in output.splitlines() if line.startswith("noticed by ")]
 
