@@ -1,6 +1,6 @@
-"""Measure one network beside its peers: ``python -m handgrad.benchmarks.one NET BATCH`` prints one JSON object.
+"""Visit one network and its peers: ``python -m handgrad.benchmarks.one NET BATCH`` prints one JSON object.
 
-A process of its own, so that nothing compiled for another size is in the way.
+A process of its own, so that nothing compiled for another size is in the way; ``visits.py`` puts several together.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import time
 
 from ..engine.backend import TILE
 from .machine import peak_gflops
-from .nets import LATENCY_GOAL, MEMORY_GOAL, NETS
+from .nets import NETS
 from .ours import Handgrad
 from .runner import Runner
-from .turns import Turns, kinds_for, take_turns
+from .turns import kinds_for, take_turns
 
 SECONDS, REPEATS = 0.1, 25
 
@@ -84,38 +84,42 @@ def memory_of(runners: list[Runner]) -> dict[str, int]:
     return {r.label: r.step_bytes() for r in runners if r.label in (Handgrad.label, "PyTorch eager")}
 
 
-def measure(name: str, batch: int, threads: int, repeats: int, seconds: float, with_peers: bool) -> dict:
-    """Return rates, ratios, memory and GFLOP/s of one network."""
+def visit(
+    name: str,
+    batch: int,
+    threads: int,
+    repeats: int,
+    seconds: float,
+    with_peers: bool = False,
+    racing: dict[str, list[str]] | None = None,
+) -> dict:
+    """Return what one visit to a network gives: every turn's rates, and on the first one its memory as well.
+
+    Parameters
+    ----------
+    name : str
+        Of NETS.
+    batch, threads, repeats, seconds
+        As ``take_turns`` and the runners take them.
+    with_peers : bool, optional
+    racing : dict of str to list of str, optional
+        Of a later visit, with peers: for each kind the labels of those who take part.
+    """
     kinds = kinds_for(NETS[name].classes)
     (ours,), first, _ = start([(Handgrad.label, lambda: Handgrad(name, batch, threads))], ["step"])
-    memory = memory_of([ours])  # before inference adds buffers of its own
-    peers, more, left_out = start(peers_of(name, batch, threads) if with_peers else [], kinds)
-    runners, first, memory = [ours, *peers], first | more, memory | memory_of(peers)
+    memory = {} if racing else memory_of([ours])  # before inference adds buffers of its own
+    makers = peers_of(name, batch, threads) if with_peers or racing else []
+    if racing:
+        makers = [(label, make) for label, make in makers if any(label in labels for labels in racing.values())]
+    peers, more, left_out = start(makers, kinds)
+    if not racing:
+        memory |= memory_of(peers)
     peak = peak_gflops(threads)
-    turns = take_turns(runners, kinds, seconds, repeats)
+    turns = take_turns([ours, *peers], kinds, seconds, repeats, racing)
     peak = max(peak, peak_gflops(threads))  # the turns may have had better moments than the one before them
-    flops = operations(ours.network) * turns.medians("step")[ours.label] / 1e9
-    goals = {"step": NETS[name].goal, "memory": MEMORY_GOAL}
-    result = {"net": name, "title": NETS[name].title, "batch": batch, "threads": threads, "tile": TILE}
-    result |= {"images_per_second": {kind: turns.medians(kind) for kind in kinds if kind != "latency"}}
-    if "latency" in kinds:
-        goals["latency"] = LATENCY_GOAL
-        result["latency_microseconds"] = {label: 1e6 / rate for label, rate in turns.medians("latency").items()}
-    result |= {"gflops": flops, "peak_gflops": peak, "share_of_peak": flops / peak, "memory_bytes": memory}
-    result |= {"first_step_seconds": first, "turns": turns.count("step"), "rejected": turns.rejected}
-    return result | {"goals": goals, "left_out": left_out, "ratios": ratios_of(turns, memory)}
-
-
-def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:
-    """Return each ratio of this engine to the strongest peer; empty without peers."""
-    if len(memory) == 1:
-        return {}
-    ratios = {kind: turns.compare(kind) for kind in turns.rates}
-    (_, ours), (label, theirs) = sorted(memory.items(), key=lambda item: item[0] != Handgrad.label)
-    once = ours / theirs
-    return ratios | {
-        "memory": {"ratio": once, "lower": once, "upper": once, "uncertainty": 0.0, "strongest": label, "turns": 1}
-    }
+    found = {"threads": threads, "tile": TILE, "operations": operations(ours.network), "peak_gflops": peak}
+    found |= {"memory_bytes": memory, "first_step_seconds": first | more, "left_out": left_out}
+    return found | {"rates": turns.rates, "rejected": turns.rejected, "disturbed": sorted(turns.disturbed)}
 
 
 def main() -> None:
@@ -127,8 +131,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--peers", action="store_true")
+    parser.add_argument("--racing", type=json.loads, help="of a later visit: labels of those who take part, by kind")
     a = parser.parse_args()
-    print(json.dumps(measure(a.net, a.batch, a.threads, a.repeats, a.seconds, a.peers)))
+    print(json.dumps(visit(a.net, a.batch, a.threads, a.repeats, a.seconds, a.peers, a.racing)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -20,8 +19,6 @@ import numpy as np
 from .machine import TRIES, quietly
 from .runner import KINDS, Runner
 
-STEADY = 0.02  # turns go on until the medians of the ratios are known this well,
-MOST = 3  # but no longer than so many times the turns that were asked for
 TRIAL = 5  # after so many turns, peers leave
 FAR = 1.3  # whose median ratio is so many times the strongest's
 PAUSE = 0.02  # seconds between two runners; OpenMP's threads look for work for some 12 ms before they sleep
@@ -33,30 +30,27 @@ class Turns:
 
     Attributes
     ----------
-    rates : dict of str to dict of str to list of float
-        rates[kind][label] has one value per turn, in samples per second, and fewer for a peer that left.
+    rates : dict of str to dict of str to list of float or None
+        rates[kind][label] has one value per turn, in samples per second, and None for a turn that was not taken.
     rejected : int
         Measurements during which others used the machine; each was repeated.
-    disturbed : dict of str to set of int
-        For each kind, turns in which some runner was never left alone; they count only where there are no others.
+    disturbed : set of int
+        Turns in which some runner was never left alone; they count only where there are no others.
     """
 
-    rates: dict[str, dict[str, list[float]]]
+    rates: dict[str, dict[str, list[float | None]]]
     rejected: int = 0
-    disturbed: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    disturbed: set[int] = field(default_factory=set)
 
-    def count(self, kind: str) -> int:
-        """Return the number of turns of a kind."""
-        return len(next(iter(self.rates[kind].values())))
-
-    def quiet(self, kind: str) -> list[int]:
-        """Return the turns in which nobody disturbed."""
-        return [k for k in range(self.count(kind)) if k not in self.disturbed[kind]]
+    def count(self) -> int:
+        """Return the number of turns."""
+        of_kind = next(iter(self.rates.values()))
+        return len(next(iter(of_kind.values())))
 
     def used(self, kind: str, label: str) -> list[int]:
         """Return the turns of a runner that count."""
-        taken = len(self.rates[kind][label])
-        return [k for k in self.quiet(kind) if k < taken] or list(range(taken))
+        taken = [k for k, rate in enumerate(self.rates[kind][label]) if rate is not None]
+        return [k for k in taken if k not in self.disturbed] or taken
 
     def medians(self, kind: str) -> dict[str, float]:
         """Return each runner's median rate, over the turns that it has taken."""
@@ -68,17 +62,27 @@ class Turns:
         (_, ours), *peers = self.rates[kind].items()
         return {label: [ours[k] / values[k] for k in self.used(kind, label)] for label, values in peers}
 
+    def _still_there(self, kind: str) -> dict[str, float]:
+        """Return the median ratios to the peers that have not left."""
+        missed = {label: rates.count(None) for label, rates in self.rates[kind].items()}
+        ratios = self.ratios(kind)
+        least = min((missed[label] for label in ratios), default=0)
+        return {label: statistics.median(values) for label, values in ratios.items() if missed[label] == least}
+
     def strongest(self, kind: str) -> str:
-        """Return the peer with the least median ratio, of those that have taken all turns."""
-        ratios, all_turns = self.ratios(kind), self.count(kind)
-        there = [label for label in ratios if len(self.rates[kind][label]) == all_turns]
-        return min(there, key=lambda label: statistics.median(ratios[label]))
+        """Return the peer with the least median ratio, of those that have taken most turns."""
+        medians = self._still_there(kind)
+        return min(medians, key=medians.get)
 
     def near(self, kind: str) -> list[str]:
         """Return the first runner and the peers that are not far from the strongest."""
-        medians = {label: statistics.median(values) for label, values in self.ratios(kind).items()}
+        medians = self._still_there(kind)
         most = FAR * min(medians.values(), default=0.0)
         return [next(iter(self.rates[kind])), *(label for label, ratio in medians.items() if ratio <= most)]
+
+    def racing(self) -> dict[str, list[str]]:
+        """Return for each kind who goes on."""
+        return {kind: self.near(kind) for kind in self.rates}
 
     def compare(self, kind: str) -> dict[str, object]:
         """Return the median ratio to the strongest peer, its quartiles, how well it is known, and who that is."""
@@ -106,8 +110,14 @@ def uncertainty(values: Sequence[float]) -> float:
     return 1.25 * 1.48 * spread / len(values) ** 0.5 / middle
 
 
-def take_turns(runners: Sequence[Runner], kinds: Sequence[str], seconds: float, repeats: int) -> Turns:
-    """Measure in turns until each kind's ratio is steady, with at least ``repeats`` quiet ones where possible.
+def take_turns(
+    runners: Sequence[Runner],
+    kinds: Sequence[str],
+    seconds: float,
+    repeats: int,
+    racing: dict[str, list[str]] | None = None,
+) -> Turns:
+    """Measure in turns.
 
     Parameters
     ----------
@@ -116,35 +126,27 @@ def take_turns(runners: Sequence[Runner], kinds: Sequence[str], seconds: float, 
     kinds : sequence of str
         Of ``runner.KINDS``.
     seconds : float
-        Of one turn of one runner.
+        Of one turn of one runner, for a training step.
     repeats : int
+        How many turns.
+    racing : dict of str to list of str, optional
+        For each kind the labels of those who take part in it; without it all do, until some leave after the trial.
     """
     turns = Turns({kind: {runner.label: [] for runner in runners} for kind in kinds})
-    racing = {kind: list(turns.rates[kind]) for kind in kinds}
-    for k in range(MOST * repeats):
-        if k == TRIAL:
-            racing = {kind: turns.near(kind) for kind in kinds}
-        for kind in kinds:
-            if k >= repeats and not _worth_going_on(turns, kind, repeats):
-                continue
-            for runner in runners if k % 2 == 0 else runners[::-1]:
-                if runner.label not in racing[kind]:
-                    continue
+    for k in range(repeats):
+        if k == TRIAL and racing is None:
+            racing = turns.racing()
+        for runner in runners if k % 2 == 0 else runners[::-1]:
+            chosen, rates = [kind for kind in kinds if racing is None or runner.label in racing[kind]], {}
+            if chosen:
                 time.sleep(PAUSE)
-                rate, bad = quietly(lambda runner=runner, kind=kind: runner.rate(kind, seconds))
-                turns.rates[kind][runner.label].append(rate)
+                rates, bad = quietly(lambda runner=runner, chosen=chosen: runner.turn(chosen, seconds))
                 turns.rejected += bad
                 if bad == TRIES:
-                    turns.disturbed[kind].add(k)
+                    turns.disturbed.add(k)
+            for kind in kinds:
+                turns.rates[kind][runner.label].append(rates.get(kind))
     return turns
-
-
-def _worth_going_on(turns: Turns, kind: str, repeats: int) -> bool:
-    """Return whether another turn may tell more; on a machine that is never quiet it does not."""
-    quiet, peers = turns.quiet(kind), len(turns.rates[kind]) - 1
-    if not peers or not quiet:
-        return False
-    return len(quiet) < repeats or turns.compare(kind)["uncertainty"] >= STEADY
 
 
 def kinds_for(classes: bool) -> list[str]:

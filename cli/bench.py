@@ -40,7 +40,7 @@ COMMON = {"out", "as_json", "against", "results"}
 TIMED = {"repeats", "seconds", "isa"}
 # what each thing to measure may be asked for together with; the first is measured when no other is asked for
 WITH = {
-    "networks": {"nets", "batch_size", "peers", "threads", "picture"} | TIMED | COMMON,
+    "networks": {"nets", "batch_size", "peers", "visits", "threads", "picture"} | TIMED | COMMON,
     "layers": {"layers", "nets", "batch_size", "out", "as_json"} | TIMED,
     "ladder": {"ladder", "picture", "out", "as_json"} | TIMED,
     "mnist99": {"mnist99", "seeds", "threads", "out", "as_json"},
@@ -56,7 +56,8 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 @click.option("--ladder", metavar="LAYER", help="Instead, one layer from its formula to its kernel: conv2d.")
 @click.option("--mnist99", is_flag=True, help="Instead, the time to 99 % of MNIST's test images.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of --mnist99.")
-@click.option("--repeats", type=click.IntRange(min=1), default=25, show_default=True, help="Turns of every runner.")
+@click.option("--repeats", type=click.IntRange(min=1), default=25, show_default=True, help="Turns in a visit.")
+@click.option("--visits", type=click.IntRange(min=1), default=2, show_default=True, help="To a network, minutes apart.")
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=0.1, show_default=True, help="Of one turn.")
 @click.option("--isa", type=click.Choice(list(ISAS)), help="Restrict all sides to these instructions.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the results to this JSON file.")
@@ -147,7 +148,7 @@ def about(asked: dict) -> dict[str, object]:
     report = {"machine": processor_name(), "date": f"{date.today():%Y-%m-%d}", "versions": versions}
     widest = next((name for name in bench_tables.VECTORS if name in cpu_features()), None)
     report["instructions"] = asked["isa"] or widest
-    return report | {name: asked[name] for name in ("isa", "repeats", "seconds")}
+    return report | {name: asked[name] for name in ("isa", "repeats", "visits", "seconds")}
 
 
 def _version(name: str) -> str | None:
@@ -221,17 +222,22 @@ def chosen(asked: dict) -> list[tuple[str, int]]:
 
 
 def measure_networks(asked: dict) -> dict:
-    """Measure every network and size, each in a process of its own."""
+    """Measure every network and size, each visit in a process of its own."""
     if asked["peers"] and importlib.util.find_spec("torch") is None:
         raise ConfigurationError("--peers", got="no PyTorch", expected="pip install torch==2.13.0")
-    threads, results, turns = threads_of(asked), [], turn_words(asked)
-    for name, batch in chosen(asked):
-        note(f"{name}, {batch} samples …")
-        words = [name, str(batch), "--threads", str(threads), *turns, *(["--peers"] if asked["peers"] else [])]
-        results.append(run_module("one", words, asked["isa"], f"{name} with {batch} samples"))
-        for label, reason in results[-1]["left_out"].items():
-            note(f"{label} is left out: {reason}")
-    return {"kind": "networks", "threads": threads, "results": results}
+    from ..benchmarks.visits import MOST, Visits
+
+    threads, networks = threads_of(asked), [Visits(name, batch) for name, batch in chosen(asked)]
+    always = ["--threads", str(threads), *turn_words(asked), *(["--peers"] if asked["peers"] else [])]
+    for k in range(MOST * asked["visits"]):
+        for network in networks if k < asked["visits"] else [n for n in networks if not n.is_steady()]:
+            what = f"{network.name} with {network.batch} samples"
+            note(f"{what}, visit {k + 1} …")
+            visit = run_module("one", [*network.words(), *always], asked["isa"], what)
+            network.add(visit)
+            for label, reason in visit["left_out"].items():
+                note(f"{label} is left out: {reason}")
+    return {"kind": "networks", "threads": threads, "results": [network.result() for network in networks]}
 
 
 def measure_layers(asked: dict) -> dict:

@@ -227,15 +227,15 @@ class Pass:
         (whole,), workers = self.active, self.network.workers
         shapes = {name: [source.shape for source in self.network.nodes[name].inputs] for name, _ in self.steps}
         products = {name: layer.multiply_adds(*shapes[name]) for name, layer in self.steps}
-        size = min(workers.size, sum(products.values()) // WORTH_A_WORKER)
+        work = sum(products.values())
+        size = min(workers.size, work // WORTH_A_WORKER)
         if size < 2 or not workers.can_meet or not all(self._calls_kernels_alone(layer) for _, layer in self.steps):
             return
         large = {name: layer for name, layer in self.steps if products[name] >= WORTH_A_MEETING}
         shared = {name: layer for name, layer in large.items() if layer.states("part_of_one")}
         parts = [whole.of_worker(rank, size, shared) for rank in range(size)]
         self.parts = [part if part.shares else None for part in parts] + [None] * (workers.size - size)
-        is_short = sum(products.values()) < WORTH_WAKING
-        self._alone = whole if is_short and len(self.active) > 1 else None
+        self._alone = whole if work < WORTH_WAKING and len(self.active) > 1 else None
 
     def _calls_kernels_alone(self, layer: Layer) -> bool:
         return layer.states("kernels_alone") or (self.is_one and layer.states("kernels_alone_one"))
@@ -407,11 +407,7 @@ class Pass:
 
         Programs are made by the first one; see ``Workers.run_programs``. For a single sample others are not woken up.
         """
-        if (
-            self._alone is not None
-            and which == "forward"
-            and self.network.workers.run_alone(partial(self.forward, self._alone))
-        ):
+        if self._alone is not None and self.network.workers.run_alone(partial(self.forward, self._alone)):
             return
         self._forget_programs_of_others()
         programs, key = [None], self._key(which)

@@ -168,14 +168,8 @@ def transform_pixels(x, h, q, V, first):
         x_c = x[index(c)]
         for j in range(6):
             at = index(q + j)
-            x_0, x_1, x_2, x_3, x_4, x_5 = (
-                x_c[h_0, at],
-                x_c[h_1, at],
-                x_c[h_2, at],
-                x_c[h_3, at],
-                x_c[h_4, at],
-                x_c[h_5, at],
-            )
+            x_0, x_1, x_2 = x_c[h_0, at], x_c[h_1, at], x_c[h_2, at]
+            x_3, x_4, x_5 = x_c[h_3, at], x_c[h_4, at], x_c[h_5, at]
             for v in range(LANES):
                 d[0, j, v], d[1, j, v], d[2, j, v], d[3, j, v], d[4, j, v], d[5, j, v] = pixels_to_points(
                     x_0[v], x_1[v], x_2[v], x_3[v], x_4[v], x_5[v], two, four

@@ -85,8 +85,15 @@ class Counted(Runner):
         self.calls.append(f"enter {kind}")
 
 
+def test_a_turn_starts_the_threads_and_runs_each_kind(monkeypatch):
+    monkeypatch.setattr("handgrad.benchmarks.runner.START", 0.0)
+    runner = Counted()
+    assert list(runner.turn(["step", "latency"], 0.0)) == ["step", "latency"]
+    assert runner.calls == ["enter step", "step", "enter step", "step", "step", "enter latency", "latency", "latency"]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_turn_gets_ready_warms_up_and_runs_one_kind(kind):
+def test_a_kind_is_measured_after_getting_ready_and_warming_up(kind):
     runner = Counted()
     rate = runner.rate(kind, 0.0)
     assert runner.calls == [f"enter {kind}", kind, kind] and rate > 0

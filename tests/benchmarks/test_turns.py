@@ -1,4 +1,4 @@
-"""Turns: the order alternates, ratios are taken within a turn, weak peers leave, and there are enough turns."""
+"""Turns: the order alternates, ratios are taken within a turn, weak peers leave, and disturbed ones do not count."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ class Scripted:
     def __init__(self, label, rates, order):
         self.label, self._rates, self._order = label, iter(rates), order
 
-    def rate(self, kind, seconds):
+    def turn(self, kinds, seconds):
         self._order.append(self.label)
-        return next(self._rates)
+        rate = next(self._rates)
+        return dict.fromkeys(kinds, rate)
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_order_alternates_and_rejections_are_counted(undisturbed):
     runners = [Scripted(label, [1.0] * 9, order) for label in "ABC"]
     taken = take_turns(runners, ["step"], 0.0, 3)
     assert "".join(order) == "ABCCBAABC"
-    assert taken.count("step") == 3 and taken.rejected == 9
+    assert taken.count() == 3 and taken.rejected == 9
 
 
 def test_ratios_are_those_to_the_peer_with_the_least_median():
@@ -47,11 +48,12 @@ def test_a_peer_far_behind_leaves_after_the_trial(undisturbed):
     rates = {"handgrad": [3.0] * 12, "a": [1.0] * 5 + [0.5] * 7, "b": [near] * 12, "c": [far] * 5}
     runners = [Scripted(label, values, order) for label, values in rates.items()]
     taken = take_turns(runners, ["step"], 0.0, 12)
-    assert {label: len(values) for label, values in taken.rates["step"].items()} == {
-        **dict.fromkeys("ab", 12),
-        "c": 5,
-        "handgrad": 12,
+    assert {label: values.count(None) for label, values in taken.rates["step"].items()} == {
+        **dict.fromkeys("ab", 0),
+        "c": 7,
+        "handgrad": 0,
     }
+    assert taken.racing() == {"step": ["handgrad", "b"]}  # a has fallen behind since, and who left stays away
     assert taken.strongest("step") == "b" and taken.compare("step")["ratio"] == pytest.approx(3.0 / near)
     assert taken.medians("step")["c"] == far
 
@@ -70,15 +72,7 @@ def test_a_machine_that_changes_its_speed_does_not_change_the_ratio(undisturbed)
     runners = [Scripted("handgrad", [3.0 * s for s in speed], []), Scripted("a", speed, [])]
     taken = take_turns(runners, ["step"], 0.0, 5)
     assert taken.compare("step")["ratio"] == pytest.approx(3.0)
-    assert taken.count("step") == 5
-
-
-def test_turns_go_on_while_the_median_is_uncertain(undisturbed):
-    wild = [1.0, 2.0, 1.5, 1.0, 2.0, 1.5, 1.0, 2.0, 1.5]
-    runners = [Scripted("handgrad", wild, []), Scripted("a", [1.0] * 9, [])]
-    assert take_turns(runners, ["step"], 0.0, 3).count("step") == 9
-    alone = [Scripted("handgrad", wild, [])]
-    assert take_turns(alone, ["step"], 0.0, 3).count("step") == 3
+    assert taken.count() == 5
 
 
 def test_uncertainty_of_a_normal_sample(rng):
@@ -89,28 +83,34 @@ def test_uncertainty_of_a_normal_sample(rng):
 
 def test_disturbed_turns_do_not_count(monkeypatch):
     monkeypatch.setattr(turns.time, "sleep", lambda seconds: None)
-    bad = iter([0, 0, turns.TRIES, 0, 0, 2, 0, 0, 0, 0])
-    monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), next(bad, 0)))
-    runners = [Scripted("handgrad", [2.0, 2.0, 2.0, 2.0, 2.0], []), Scripted("a", [1.0, 9.0, 1.0, 1.0, 1.0], [])]
-    taken = take_turns(runners, ["step"], 0.0, 3)
-    assert taken.count("step") == 4 and taken.quiet("step") == [0, 2, 3] and taken.rejected == turns.TRIES + 2
+    bad = iter([0, 0, turns.TRIES, 0, 0, 2, 0, 0])
+    monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), next(bad)))
+    runners = [Scripted("handgrad", [2.0, 2.0, 2.0, 2.0], []), Scripted("a", [1.0, 9.0, 1.0, 1.0], [])]
+    taken = take_turns(runners, ["step"], 0.0, 4)
+    assert taken.count() == 4 and taken.disturbed == {1} and taken.rejected == turns.TRIES + 2
     assert taken.compare("step")["lower"] == 2.0 and taken.compare("step")["turns"] == 3
     assert taken.medians("step") == {"handgrad": 2.0, "a": 1.0}
 
 
-def test_a_machine_that_is_never_quiet_is_not_measured_for_ever(monkeypatch):
+def test_a_machine_that_is_never_quiet_is_measured_all_the_same(monkeypatch):
     monkeypatch.setattr(turns.time, "sleep", lambda seconds: None)
     monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), turns.TRIES))
-    runners = [Scripted(label, [1.0, 2.0, 3.0] * 3, []) for label in "AB"]
-    taken = take_turns(runners, ["step"], 0.0, 3)
-    assert taken.count("step") == 3 and taken.compare("step")["turns"] == 3
+    taken = take_turns([Scripted(label, [1.0, 2.0, 3.0], []) for label in "AB"], ["step"], 0.0, 3)
+    assert taken.count() == 3 and taken.compare("step")["turns"] == 3
 
 
-def test_a_kind_whose_ratio_is_steady_takes_no_more_turns(undisturbed):
-    class Kinds(Scripted):
-        def rate(self, kind, seconds):
-            return 1.0 if kind == "step" else super().rate(kind, seconds)
+def test_each_kind_has_its_own_race(undisturbed):
+    """With nobody but the first runner to compare with, a peer takes no turn."""
+    asked = []
 
-    wild = [1.0, 2.0, 1.5] * 3
-    taken = take_turns([Kinds("handgrad", wild, []), Kinds("a", [1.0] * 9, [])], ["step", "forward"], 0.0, 3)
-    assert (taken.count("step"), taken.count("forward")) == (3, 9)
+    class Asked(Scripted):
+        def turn(self, kinds, seconds):
+            asked.append((self.label, kinds))
+            return super().turn(kinds, seconds)
+
+    racing = {"step": ["handgrad", "a"], "forward": ["handgrad", "b"]}
+    runners = [Asked(label, [1.0, 1.0], []) for label in ("handgrad", "a", "b", "c")]
+    taken = take_turns(runners, ["step", "forward"], 0.0, 1, racing)
+    assert asked == [("handgrad", ["step", "forward"]), ("a", ["step"]), ("b", ["forward"])]
+    assert taken.rates["forward"] == {"handgrad": [1.0], "a": [None], "b": [1.0], "c": [None]}
+    assert taken.strongest("forward") == "b"

@@ -1,0 +1,62 @@
+"""Visits: their turns are put in one row, and another one is made as long as it tells something."""
+
+from __future__ import annotations
+
+import pytest
+
+from handgrad.benchmarks.nets import NETS
+from handgrad.benchmarks.visits import STEADY, Visits
+
+
+def visit(rates, disturbed=(), **changed):
+    """Return what ``benchmarks.one`` prints, for a training step."""
+    found = {"threads": 2, "tile": 8, "operations": 1e6, "peak_gflops": 100.0, "rejected": 1, "left_out": {}}
+    found |= {"memory_bytes": {"handgrad": 300, "PyTorch eager": 200}, "first_step_seconds": {"handgrad": 1.0}}
+    return found | {"rates": {"step": rates}, "disturbed": list(disturbed)} | changed
+
+
+def test_turns_of_all_visits_are_one_row():
+    """A peer that left at the first visit is not there at the second one; turns stay beside those of the same moment."""
+    visits = Visits("lenet5", 64)
+    visits.add(visit({"handgrad": [10.0, 12.0, 14.0], "a": [5.0, 6.0, 2.0], "b": [1.0, 1.0, None]}, [2]))
+    visits.add(visit({"handgrad": [30.0, 40.0], "a": [10.0, 5.0]}, [1], memory_bytes={}, peak_gflops=120.0))
+    result = visits.result()
+    ratio = result["ratios"]["step"]
+    assert (ratio["strongest"], ratio["ratio"], ratio["lower"], ratio["upper"]) == ("a", 2.0, 2.0, 2.5)
+    assert (ratio["turns"], result["turns"], result["visits"], result["rejected"]) == (3, 5, 2, 2)
+    assert result["images_per_second"]["step"] == {"handgrad": 12.0, "a": 6.0, "b": 1.0}
+    assert (result["peak_gflops"], result["gflops"], result["share_of_peak"]) == (120.0, 0.012, 0.0001)
+    assert result["ratios"]["memory"]["ratio"] == 1.5 and result["memory_bytes"]["PyTorch eager"] == 200
+
+
+def test_the_next_visit_is_told_who_takes_part():
+    visits = Visits("lenet5", 64)
+    assert visits.words() == ["lenet5", "64"]
+    visits.add(visit({"handgrad": [10.0], "a": [5.0], "b": [1.0]}))
+    assert visits.words() == ["lenet5", "64", "--racing", '{"step": ["handgrad", "a"]}']
+
+
+@pytest.mark.parametrize(("spread", "is_steady"), [(0.0, True), (STEADY, True), (20 * STEADY, False)])
+def test_visits_go_on_until_every_ratio_is_known(spread, is_steady):
+    """Four turns at 1 - spread, 1, 1, 1 + spread: a median distance of spread / 2, thus 0.46 spread."""
+    visits = Visits("lenet5", 64)
+    ours = [1 - spread, 1.0, 1.0, 1 + spread]
+    visits.add(visit({"handgrad": ours, "a": [1.0] * 4}))
+    assert visits.is_steady() == is_steady
+    visits.found[0]["rates"]["forward"] = {"handgrad": [1.0, 2.0, 3.0, 4.0], "a": [1.0] * 4}
+    assert not visits.is_steady()
+
+
+def test_without_peers_there_is_no_ratio_to_be_known():
+    visits = Visits("mlp", 128)
+    visits.add(visit({"handgrad": [1.0, 2.0, 3.0]}, memory_bytes={"handgrad": 300}))
+    assert visits.is_steady() and visits.result()["ratios"] == {}
+    assert visits.result()["goals"] == {"step": NETS["mlp"].goal, "memory": 1.5}
+
+
+def test_who_cannot_run_at_a_later_visit_is_named_and_not_the_strongest():
+    visits = Visits("lenet5", 64)
+    visits.add(visit({"handgrad": [9.0, 9.0], "a": [3.0, 3.0], "b": [3.2, 3.2]}))
+    visits.add(visit({"handgrad": [9.0], "a": [3.0]}, left_out={"b": "OSError: gone"}))
+    result = visits.result()
+    assert result["ratios"]["step"]["strongest"] == "a" and result["left_out"] == {"b": "OSError: gone"}
