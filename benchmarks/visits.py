@@ -1,7 +1,7 @@
 """Visits: each network is measured several times, in a new process each time and minutes apart.
 
-A process keeps the places of its arrays in memory, and the machine keeps a mood for minutes; the turns of several visits
-together depend on neither.
+A process keeps the places of its arrays in memory, and the machine keeps a mood for minutes; a median over the turns of
+several visits depends less on either.
 """
 
 from __future__ import annotations
