@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from .machine import runs_per_second
 
-# share of a turn's seconds: a training step; outputs of a mini-batch; from loss to gradients; inference of one image
+# share of the seconds: a training step; outputs of a mini-batch; from loss to gradients; inference of one image
 KINDS = {"step": 1.0, "forward": 0.35, "backward": 0.6, "latency": 0.25}
 WARM = 0.15  # of these seconds go by before the clock starts, so that caches and buffers are those of this kind
-START = 0.03  # and so many before a turn: woken threads need up to 30 ms until the system runs them on their own cores
+START = 0.03  # and so many before a turn, because threads that wake up on one core need up to 30 ms to spread out
 
 
 class Runner:
@@ -48,7 +48,7 @@ class Runner:
         """Get ready for turns of one kind."""
 
     def turn(self, kinds: Sequence[str], seconds: float) -> dict[str, float]:
-        """Return the rates of several kinds, measured one after the other once the threads are at work.
+        """Return the rates of several kinds, measured one after the other while training has all threads at work.
 
         Parameters
         ----------
@@ -57,27 +57,24 @@ class Runner:
         seconds : float
             As for ``rate``.
         """
-        self.enter(kinds[0])
-        runs_per_second(self._call(kinds[0]), START)
+        self.enter("step")
+        runs_per_second(self.step, START)
         return {kind: self.rate(kind, seconds) for kind in kinds}
 
-    def _call(self, kind: str) -> Callable[[], object]:
-        calls = {"step": self.step, "forward": self.forward, "backward": self.backward_seconds}
-        return calls.get(kind, self.classify_one)
-
     def rate(self, kind: str, seconds: float) -> float:
-        """Return how many samples a second go through, in a turn of about so many seconds.
+        """Return how many samples a second go through, in about so many seconds.
 
         Parameters
         ----------
         kind : str
             Of KINDS; for latency one over the median time of a sample.
         seconds : float
-            Of a training step's turn; the others take their share.
+            For training steps; the others take their share.
         """
         self.enter(kind)
         seconds *= KINDS[kind]
-        run = self._call(kind)
+        calls = {"step": self.step, "forward": self.forward, "backward": self.backward_seconds}
+        run = calls.get(kind, self.classify_one)
         runs_per_second(run, WARM * seconds)
         if kind == "latency":
             return 1 / _median_seconds(run, seconds)

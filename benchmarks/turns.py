@@ -1,10 +1,11 @@
 """Turns: all runners one after the other, again and again, A B C and then C B A; ratios are taken within a turn.
 
-A machine becomes faster and slower within half a second and over minutes. Two short measurements that follow each other
-closely share its mood, so their ratio is steadier than either, and the median of many such ratios forgets the turns in
-which it changed. The order alternates, so that neither side is always the one that comes after the other's heat. The
-strongest peer is the one with the least median ratio: not the luckiest of each turn, which would be nobody's speed. A
-peer that the first turns show to be far from the strongest takes no more of them, which brings the others closer.
+A machine becomes faster and slower within half a second and over minutes. Measurements of one turn mostly share its
+mood, so their ratio is steadier than either, and the median of many such ratios forgets the turns in which it changed.
+The threads of a runner are woken up once in a turn, for everything that is measured of it. The order alternates, so
+that neither side is always the one that comes after the other's heat. The strongest peer is the one with the least
+median ratio: not the luckiest of each turn, which would be nobody's speed. A peer that the first turns show to be far
+from the strongest takes no more of them, which brings the others closer.
 """
 
 from __future__ import annotations
@@ -63,14 +64,13 @@ class Turns:
         return {label: [ours[k] / values[k] for k in self.used(kind, label)] for label, values in peers}
 
     def _still_there(self, kind: str) -> dict[str, float]:
-        """Return the median ratios to the peers that have not left."""
-        missed = {label: rates.count(None) for label, rates in self.rates[kind].items()}
-        ratios = self.ratios(kind)
-        least = min((missed[label] for label in ratios), default=0)
-        return {label: statistics.median(values) for label, values in ratios.items() if missed[label] == least}
+        """Return the median ratios to the peers that have taken at least half of the turns; the others have left."""
+        rates, most = self.rates[kind], self.count() / 2
+        ratios = {label: values for label, values in self.ratios(kind).items() if rates[label].count(None) <= most}
+        return {label: statistics.median(values) for label, values in ratios.items()}
 
     def strongest(self, kind: str) -> str:
-        """Return the peer with the least median ratio, of those that have taken most turns."""
+        """Return the peer with the least median ratio, of those that have not left."""
         medians = self._still_there(kind)
         return min(medians, key=medians.get)
 
@@ -81,8 +81,8 @@ class Turns:
         return [next(iter(self.rates[kind])), *(label for label, ratio in medians.items() if ratio <= most)]
 
     def racing(self) -> dict[str, list[str]]:
-        """Return for each kind who goes on."""
-        return {kind: self.near(kind) for kind in self.rates}
+        """Return for each kind who goes on: everybody until the end of the trial."""
+        return {kind: self.near(kind) if self.count() >= TRIAL else list(rates) for kind, rates in self.rates.items()}
 
     def compare(self, kind: str) -> dict[str, object]:
         """Return the median ratio to the strongest peer, its quartiles, how well it is known, and who that is."""
@@ -126,7 +126,7 @@ def take_turns(
     kinds : sequence of str
         Of ``runner.KINDS``.
     seconds : float
-        Of one turn of one runner, for a training step.
+        Of the training steps in one turn of one runner.
     repeats : int
         How many turns.
     racing : dict of str to list of str, optional

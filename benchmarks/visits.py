@@ -1,4 +1,4 @@
-"""Visits: each network is measured several times, in a new process each time and minutes apart.
+"""Visits: each network is measured several times, in a new process each time, with the others in between.
 
 A process keeps the places of its arrays in memory, and the machine keeps a mood for minutes; a median over the turns of
 several visits depends less on either.
@@ -7,12 +7,15 @@ several visits depends less on either.
 from __future__ import annotations
 
 import json
+import statistics
 
 from .nets import LATENCY_GOAL, MEMORY_GOAL, NETS
-from .turns import Turns
+from .ours import Handgrad
+from .turns import TRIAL, Turns
 
-OURS = "handgrad"
+OURS = Handgrad.label
 STEADY = 0.02  # visits go on until the medians of the ratios are known this well,
+ALIKE = 0.08  # and those of every second visit are not further away from those of the others,
 MOST = 3  # but no longer than so many times the visits that were asked for
 
 
@@ -34,14 +37,13 @@ class Visits:
         self.found.append(visit)
 
     def words(self) -> list[str]:
-        """Return what the process of the next visit is told: whom to measure; the first one finds that out."""
-        if not self.found:
-            return [self.name, str(self.batch)]
-        return [self.name, str(self.batch), "--racing", json.dumps(self._turns(self.found[:1]).racing())]
+        """Return what the process of the next visit is told: what to measure, and of whom."""
+        racing = ["--racing", json.dumps(self._turns(self.found).racing())] if self.found else []
+        return [self.name, str(self.batch), *racing]
 
     def _turns(self, visits: list[dict]) -> Turns:
         """Return the turns of some visits in one row; who was not there has taken none."""
-        whole = Turns({kind: {label: [] for label in rates} for kind, rates in visits[0]["rates"].items()})
+        whole = Turns({kind: {label: [] for label in rates} for kind, rates in self.found[0]["rates"].items()})
         for visit in visits:
             before, count = whole.count(), len(visit["rates"]["step"][OURS])
             for kind, rates in whole.rates.items():
@@ -54,7 +56,15 @@ class Visits:
     def is_steady(self) -> bool:
         """Return whether another visit would tell little: every ratio is known, or there is none."""
         turns = self._turns(self.found)
-        return len(turns.rates["step"]) == 1 or all(turns.compare(kind)["uncertainty"] < STEADY for kind in turns.rates)
+        return len(turns.rates["step"]) == 1 or all(self._is_known(turns, kind) for kind in turns.rates)
+
+    def _is_known(self, turns: Turns, kind: str) -> bool:
+        ratio = turns.compare(kind)
+        if ratio["turns"] < TRIAL or ratio["uncertainty"] >= STEADY:
+            return False
+        halves = [self._turns(self.found[k::2]).ratios(kind)[ratio["strongest"]] for k in (0, 1)]
+        medians = [statistics.median(ratios) for ratios in halves if ratios]
+        return max(medians) <= (1 + ALIKE) * min(medians)
 
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""
@@ -70,7 +80,11 @@ class Visits:
         result |= {"gflops": gflops, "peak_gflops": peak, "share_of_peak": gflops / peak}
         result |= {name: first[name] for name in ("memory_bytes", "first_step_seconds")}
         result |= {"visits": len(self.found), "turns": turns.count(), "rejected": turns.rejected, "goals": goals}
-        left_out = {label: reason for visit in self.found for label, reason in visit["left_out"].items()}
+        left_out = {
+            label if visit is first else f"{label} on visit {k}": reason
+            for k, visit in enumerate(self.found, 1)
+            for label, reason in visit["left_out"].items()
+        }
         return result | {"left_out": left_out, "ratios": ratios_of(turns, first["memory_bytes"])}
 
 

@@ -36,6 +36,7 @@ ISAS = {
     }
 }
 LADDERS = ("conv2d",)
+VISITS = 2
 COMMON = {"out", "as_json", "against", "results"}
 TIMED = {"repeats", "seconds", "isa"}
 # what each thing to measure may be asked for together with; the first is measured when no other is asked for
@@ -56,9 +57,9 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 @click.option("--ladder", metavar="LAYER", help="Instead, one layer from its formula to its kernel: conv2d.")
 @click.option("--mnist99", is_flag=True, help="Instead, the time to 99 % of MNIST's test images.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of --mnist99.")
-@click.option("--repeats", type=click.IntRange(min=1), default=25, show_default=True, help="Turns in a visit.")
+@click.option("--repeats", type=click.IntRange(min=1), default=25, show_default=True, help="Turns, of each visit.")
 @click.option("--visits", type=click.IntRange(min=1), default=2, show_default=True, help="To a network, minutes apart.")
-@click.option("--seconds", type=click.FloatRange(min=0.01), default=0.1, show_default=True, help="Of one turn.")
+@click.option("--seconds", type=click.FloatRange(min=0.01), default=0.1, show_default=True, help="Of steps in a turn.")
 @click.option("--isa", type=click.Choice(list(ISAS)), help="Restrict all sides to these instructions.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the results to this JSON file.")
 @click.option("--picture", type=click.Path(dir_okay=False), help="Also draw them: of networks or a ladder.")
@@ -70,11 +71,12 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 def command(context: click.Context, out: str | None, picture: str | None, as_json: bool, **asked) -> int:
     """Measure training steps of the curriculum's networks: images per second, GFLOP/s, share of the peak, memory.
 
-    With --peers every network is trained by the others as well, in the same process and in turns, A B B A; ratios
-    are taken within a turn, and those to the strongest are shown, their median over the turns with its quartiles. Turns
-    during which others used the machine are rejected and counted. The peers' samples are floats that lie ready; this
-    engine gathers, scales and packs bytes in every step. Ratios above 1 say that this engine is faster; for memory,
-    below 1 that it takes less.
+    With --peers every network is trained by the others as well, in the same process and in turns, A B B A; ratios are
+    taken within a turn, and those to the strongest are shown, their median over the turns with its quartiles. Every
+    network is visited several times, in new processes, up to three times as often as was asked for where its ratios are
+    not known to 2 % before. Turns during which others used the machine are rejected and counted. The peers' samples are
+    floats that lie ready; this engine gathers, scales and packs bytes in every step. Ratios above 1 say that this
+    engine is faster; for memory, below 1 that it takes less.
     """
     from . import bench_pictures, figures
 
@@ -148,7 +150,7 @@ def about(asked: dict) -> dict[str, object]:
     report = {"machine": processor_name(), "date": f"{date.today():%Y-%m-%d}", "versions": versions}
     widest = next((name for name in bench_tables.VECTORS if name in cpu_features()), None)
     report["instructions"] = asked["isa"] or widest
-    return report | {name: asked[name] for name in ("isa", "repeats", "visits", "seconds")}
+    return report | {name: asked[name] for name in ("isa", "repeats", "seconds")}
 
 
 def _version(name: str) -> str | None:
@@ -228,16 +230,18 @@ def measure_networks(asked: dict) -> dict:
     from ..benchmarks.visits import MOST, Visits
 
     threads, networks = threads_of(asked), [Visits(name, batch) for name, batch in chosen(asked)]
+    visits = asked["visits"] or (VISITS if asked["peers"] else 1)
     always = ["--threads", str(threads), *turn_words(asked), *(["--peers"] if asked["peers"] else [])]
-    for k in range(MOST * asked["visits"]):
-        for network in networks if k < asked["visits"] else [n for n in networks if not n.is_steady()]:
+    for k in range(MOST * visits):
+        for network in networks if k < visits else [n for n in networks if not n.is_steady()]:
             what = f"{network.name} with {network.batch} samples"
             note(f"{what}, visit {k + 1} …")
             visit = run_module("one", [*network.words(), *always], asked["isa"], what)
             network.add(visit)
             for label, reason in visit["left_out"].items():
                 note(f"{label} is left out: {reason}")
-    return {"kind": "networks", "threads": threads, "results": [network.result() for network in networks]}
+    results = [network.result() for network in networks]
+    return {"kind": "networks", "threads": threads, "visits": visits, "results": results}
 
 
 def measure_layers(asked: dict) -> dict:

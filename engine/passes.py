@@ -405,7 +405,8 @@ class Pass:
     def run_all(self, which: str) -> None:
         """Do "forward" or "backward" for every worker's part at the same time, without Python from then on.
 
-        Programs are made by the first one; see ``Workers.run_programs``. For a single sample others are not woken up.
+        Programs are made by the first one; see ``Workers.run_programs``. For a single sample, whose pass only goes
+        forward, others are not woken up.
         """
         if self._alone is not None and self.network.workers.run_alone(partial(self.forward, self._alone)):
             return

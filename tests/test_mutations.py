@@ -44,9 +44,10 @@ def in_a_process(folder, mutation, tests):
     process = PROCESSES.Process(target=run, args=(mutation, tests, folder))
     with ONE_AT_A_TIME:
         process.start()
-    wait([process.sentinel], 300)
+    has_ended = wait([process.sentinel], 300)
     with ONE_AT_A_TIME:
-        process.kill()
+        if not has_ended:
+            process.kill()
         process.join()
     output = (folder / "output").read_text(encoding="utf-8")
     return process.exitcode, output, [line for line in output.splitlines() if line.startswith("noticed by ")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -85,11 +87,17 @@ class Counted(Runner):
         self.calls.append(f"enter {kind}")
 
 
-def test_a_turn_starts_the_threads_and_runs_each_kind(monkeypatch):
-    monkeypatch.setattr("handgrad.benchmarks.runner.START", 0.0)
+def test_a_turn_starts_all_threads_with_training_and_runs_each_kind(monkeypatch):
     runner = Counted()
-    assert list(runner.turn(["step", "latency"], 0.0)) == ["step", "latency"]
-    assert runner.calls == ["enter step", "step", "enter step", "step", "step", "enter latency", "latency", "latency"]
+    monkeypatch.setattr("handgrad.benchmarks.runner.START", 0.0)
+    assert list(runner.turn(["forward", "latency"], 0.0)) == ["forward", "latency"]
+    forward, latency = ["enter forward", "forward", "forward"], ["enter latency", "latency", "latency"]
+    assert runner.calls == ["enter step", "step", *forward, *latency]
+    monkeypatch.setattr("handgrad.benchmarks.runner.START", 0.01)
+    runner.calls.clear()
+    start = time.perf_counter()
+    runner.turn(["latency"], 0.0)
+    assert runner.calls.count("step") > 1 and time.perf_counter() - start >= 0.01
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -100,7 +100,7 @@ def test_a_machine_that_is_never_quiet_is_measured_all_the_same(monkeypatch):
 
 
 def test_each_kind_has_its_own_race(undisturbed):
-    """With nobody but the first runner to compare with, a peer takes no turn."""
+    """A peer runs what it takes part in, and nothing at all where that is nothing."""
     asked = []
 
     class Asked(Scripted):

@@ -27,7 +27,7 @@ def ratio(value):
 
 
 def network(name="lenet5", batch=64, **ratios):
-    """Return one network's results as ``benchmarks.one`` prints them."""
+    """Return one network's results as ``benchmarks.visits`` puts them together."""
     kinds = ("step", "forward", "backward")
     return {
         "net": name, "title": name, "batch": batch, "threads": 2, "tile": 4, "gflops": 50.0, "peak_gflops": 200.0,
@@ -75,10 +75,35 @@ def test_json_of_one_network(capsys, tmp_path):
     assert result["memory_bytes"]["handgrad"] > 4 * 61_706 * 2
 
 
+@pytest.mark.parametrize(("asked", "expected"), [([], "abcabcbcccc"), (["--visits", "1"], "abcbcc")])
+def test_networks_are_visited_in_turn_until_their_ratios_are_known(capsys, monkeypatch, asked, expected):
+    """The first is known at once, the second after another long visit, and the third never."""
+    names, order, least = {"mlp": "a", "two-conv": "b", "conv-1x1": "c"}, [], 1 if asked else 2
+
+    def run_module(module, words, isa, what):
+        name = names[words[0]]
+        order.append(name)
+        count = order.count(name)
+        assert (module, words[1], words[-1]) == ("one", "8", "--peers")
+        assert words[2] == ("--racing" if count > 1 else "--threads")
+        ours = {"a": [2.0] * 40, "b": [1.0, 3.0] * 20 if count <= least else [2.0] * 400, "c": [1.0, 3.0] * 20}[name]
+        found = {"threads": 1, "tile": 8, "operations": 1.0, "peak_gflops": 1.0, "rejected": 0, "disturbed": []}
+        found |= {"memory_bytes": {"handgrad": 1, "PyTorch eager": 1}, "first_step_seconds": {}, "left_out": {}}
+        return found | {"rates": {"step": {"handgrad": ours, "PyTorch eager": [1.0] * len(ours)}}}
+
+    monkeypatch.setattr(bench, "run_module", run_module)
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
+    nets = [word for name in names for word in ("--net", name)]
+    assert run(["bench", *nets, "--batch-size", "8", "--peers", "--json", *asked]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert "".join(order) == expected and printed["visits"] == least
+    assert [result["visits"] for result in printed["results"]] == [order.count(name) for name in "abc"]
+
+
 @pytest.mark.parity
 def test_peers_of_one_network(capsys):
     pytest.importorskip("torch")
-    net = ["--net", "mlp", "--batch-size", "16", "--threads", "1", *TURNS]
+    net = ["--net", "mlp", "--batch-size", "16", "--threads", "1", "--visits", "1", *TURNS]
     assert run(["bench", *net, "--peers", "--isa", "avx2", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     (result,) = printed["results"]
@@ -98,7 +123,10 @@ def test_without_a_compiler_the_compiled_peer_is_left_out(capsys, monkeypatch, t
     pytest.importorskip("torch")
     monkeypatch.setenv("CXX", "/nonexistent/g++")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    assert run(["bench", "--net", "conv-1x1", "--batch-size", "16", "--threads", "1", *TURNS, "--peers"]) == 0
+    assert (
+        run(["bench", "--net", "conv-1x1", "--batch-size", "16", "--threads", "1", "--visits", "1", *TURNS, "--peers"])
+        == 0
+    )
     output = capsys.readouterr()
     assert "PyTorch compile is left out: InductorError: InvalidCxxCompiler" in output.err
     assert "left out: conv-1x1, 16: PyTorch compile (InductorError" in output.out
