@@ -16,7 +16,8 @@ from .turns import TRIAL, Turns
 OURS = Handgrad.label
 STEADY = 0.02  # visits go on until the medians of the ratios are known this well,
 ALIKE = 0.08  # and those of every second visit are not further away from those of the others,
-MOST = 3  # but no longer than so many times the visits that were asked for
+MOST = 2  # but no longer than so many times the visits that were asked for; those beyond them have
+MORE = 2  # times the turns
 
 
 class Visits:
