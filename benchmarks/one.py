@@ -103,12 +103,12 @@ def visit(
         As ``take_turns`` and the runners take them.
     with_peers : bool, optional
     racing : dict of str to list of str, optional
-        Of a later visit, with peers: for each kind the labels of those who take part.
+        Of a later visit: for each kind the labels of those who take part.
     """
     kinds = kinds_for(NETS[name].classes)
     (ours,), first, _ = start([(Handgrad.label, lambda: Handgrad(name, batch, threads))], ["step"])
     memory = {} if racing else memory_of([ours])  # before inference adds buffers of its own
-    makers = peers_of(name, batch, threads) if with_peers or racing else []
+    makers = peers_of(name, batch, threads) if with_peers else []
     if racing:
         makers = [(label, make) for label, make in makers if any(label in labels for labels in racing.values())]
     peers, more, left_out = start(makers, kinds)
