@@ -4,16 +4,22 @@ A machine becomes faster and slower within half a second and over minutes. Measu
 mood, so their ratio is steadier than either, and the median of many such ratios forgets the turns in which it changed.
 The threads of a runner are woken up once in a turn, for everything that is measured of it. The order alternates, so
 that neither side is always the one that comes after the other's heat. The strongest peer is the one with the least
-median ratio: not the luckiest of each turn, which would be nobody's speed. A peer that the first turns show to be far
-from the strongest takes no more of them, which brings the others closer.
+ratio: not the luckiest of each turn, which would be nobody's speed. A peer that the first turns show to be far from the
+strongest takes no more of them, which brings the others closer.
+
+Turns of several processes are put together by the geometric mean of their medians. Some runners have two speeds, either
+of them in a whole process: a median over all turns would be one of the two, by chance.
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -37,11 +43,14 @@ class Turns:
         Measurements during which others used the machine; each was repeated.
     disturbed : set of int
         Turns in which some runner was never left alone; they count only where there are no others.
+    starts : list of int
+        The first turn of each process, rising from 0.
     """
 
     rates: dict[str, dict[str, list[float | None]]]
     rejected: int = 0
     disturbed: set[int] = field(default_factory=set)
+    starts: list[int] = field(default_factory=lambda: [0])
 
     def count(self) -> int:
         """Return the number of turns."""
@@ -58,44 +67,52 @@ class Turns:
         rates = self.rates[kind]
         return {label: statistics.median(rates[label][k] for k in self.used(kind, label)) for label in rates}
 
-    def ratios(self, kind: str) -> dict[str, list[float]]:
-        """Return for each peer, of each of its turns that counts, the first runner's rate divided by its own."""
-        (_, ours), *peers = self.rates[kind].items()
-        return {label: [ours[k] / values[k] for k in self.used(kind, label)] for label, values in peers}
+    def ratios(self, kind: str, label: str) -> list[list[float]]:
+        """Return the first runner's rate divided by a peer's, of each turn that counts, by process."""
+        ours, theirs = next(iter(self.rates[kind].values())), self.rates[kind][label]
+        found = [[] for _ in self.starts]
+        for k in self.used(kind, label):
+            found[bisect(self.starts, k) - 1].append(ours[k] / theirs[k])
+        return [ratios for ratios in found if ratios]
 
     def _still_there(self, kind: str) -> dict[str, float]:
-        """Return the median ratios to the peers that have taken at least half of the turns; the others have left."""
-        rates, most = self.rates[kind], self.count() / 2
-        ratios = {label: values for label, values in self.ratios(kind).items() if rates[label].count(None) <= most}
-        return {label: statistics.median(values) for label, values in ratios.items()}
+        """Return the ratios to the peers that have taken at least half of the turns; the others have left."""
+        _, *peers = self.rates[kind]
+        there = [label for label in peers if self.rates[kind][label].count(None) <= self.count() / 2]
+        return {label: statistics.geometric_mean(map(statistics.median, self.ratios(kind, label))) for label in there}
 
     def strongest(self, kind: str) -> str:
-        """Return the peer with the least median ratio, of those that have not left."""
-        medians = self._still_there(kind)
-        return min(medians, key=medians.get)
+        """Return the peer with the least ratio, of those that have not left."""
+        ratios = self._still_there(kind)
+        return min(ratios, key=ratios.get)
 
     def near(self, kind: str) -> list[str]:
         """Return the first runner and the peers that are not far from the strongest."""
-        medians = self._still_there(kind)
-        most = FAR * min(medians.values(), default=0.0)
-        return [next(iter(self.rates[kind])), *(label for label, ratio in medians.items() if ratio <= most)]
+        ratios = self._still_there(kind)
+        most = FAR * min(ratios.values(), default=0.0)
+        return [next(iter(self.rates[kind])), *(label for label, ratio in ratios.items() if ratio <= most)]
 
     def racing(self) -> dict[str, list[str]]:
         """Return for each kind who goes on: everybody until the end of the trial."""
         return {kind: self.near(kind) if self.count() >= TRIAL else list(rates) for kind, rates in self.rates.items()}
 
     def compare(self, kind: str) -> dict[str, object]:
-        """Return the median ratio to the strongest peer, its quartiles, how well it is known, and who that is."""
+        """Return the ratio to the strongest peer, quartiles of the turns, how well it is known, and who that is.
+
+        It is known as badly as its turns differ, or its processes, whichever says less.
+        """
         strongest = self.strongest(kind)
-        ratios = self.ratios(kind)[strongest]
+        processes = self.ratios(kind, strongest)
+        ratios, medians = list(chain(*processes)), [statistics.median(of_one) for of_one in processes]
         lower, upper = np.percentile(ratios, (25, 75))
         return {
-            "ratio": statistics.median(ratios),
+            "ratio": statistics.geometric_mean(medians),
             "lower": float(lower),
             "upper": float(upper),
-            "uncertainty": uncertainty(ratios),
+            "uncertainty": max(uncertainty(ratios), uncertainty_of_mean(medians)),
             "strongest": strongest,
             "turns": len(ratios),
+            "medians": medians,
         }
 
 
@@ -108,6 +125,11 @@ def uncertainty(values: Sequence[float]) -> float:
     middle = statistics.median(values)
     spread = statistics.median(abs(value - middle) for value in values)
     return 1.25 * 1.48 * spread / len(values) ** 0.5 / middle
+
+
+def uncertainty_of_mean(values: Sequence[float]) -> float:
+    """Return the standard error of a geometric mean, relative to it; 0 for one value, of which nothing is known."""
+    return statistics.stdev(map(math.log, values)) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def take_turns(

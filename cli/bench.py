@@ -36,7 +36,8 @@ ISAS = {
     }
 }
 LADDERS = ("conv2d",)
-VISITS = 3  # beside peers
+DEFAULTS = {"repeats": 25, "visits": 1}
+WITH_PEERS = {"repeats": 12, "visits": 6}
 COMMON = {"out", "as_json", "against", "results"}
 TIMED = {"repeats", "seconds", "isa"}
 # what each thing to measure may be asked for together with; the first is measured when no other is asked for
@@ -57,8 +58,10 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 @click.option("--ladder", metavar="LAYER", help="Instead, one layer from its formula to its kernel: conv2d.")
 @click.option("--mnist99", is_flag=True, help="Instead, the time to 99 % of MNIST's test images.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of --mnist99.")
-@click.option("--repeats", type=click.IntRange(min=1), default=25, show_default=True, help="Turns, of each visit.")
-@click.option("--visits", type=click.IntRange(min=1), help="To each network; by default 3 with --peers, else 1.")
+@click.option(
+    "--repeats", type=click.IntRange(min=1), help="Turns, of each visit; by default 12 with --peers, else 25."
+)
+@click.option("--visits", type=click.IntRange(min=1), help="To each network; by default 6 with --peers, else 1.")
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=0.1, show_default=True, help="Of steps in a turn.")
 @click.option("--isa", type=click.Choice(list(ISAS)), help="Restrict all sides to these instructions.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the results to this JSON file.")
@@ -72,15 +75,16 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
     """Measure training steps of the curriculum's networks: images per second, GFLOP/s, share of the peak, memory.
 
     With --peers every network is trained by the others as well, in the same process and in turns, A B B A; ratios are
-    taken within a turn, and those to the strongest are shown, their median over the turns with its quartiles. Every
-    network is visited several times, in new processes, up to twice as often as was asked for where its ratios are not
-    known to 2 % before. Turns during which others used the machine are rejected and counted. The peers' samples are
-    floats that lie ready; this engine gathers, scales and packs bytes in every step. Ratios above 1 say that this
-    engine is faster; for memory, below 1 that it takes less.
+    taken within a turn, and those to the strongest are shown with the quartiles of the turns. Every network is visited
+    several times, in new processes, up to twice as often as was asked for where its ratios are not known to 2 % before;
+    a ratio is the geometric mean of the visits' medians. Turns during which others used the machine are rejected and
+    counted. The peers' samples are floats that lie ready; this engine gathers, scales and packs bytes in every step.
+    Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less.
     """
     from . import bench_pictures, figures
 
     subject = check_combination(context)
+    asked |= {name: asked[name] or value for name, value in (WITH_PEERS if asked["peers"] else DEFAULTS).items()}
     old = read_report(asked["against"], "--against") if asked["against"] else None
     if old and not asked["results"]:
         bench_tables.require_comparable(old, threads_of(asked), asked["isa"])
@@ -227,17 +231,16 @@ def measure_networks(asked: dict) -> dict:
     """Measure every network and size, each visit in a process of its own."""
     if asked["peers"] and importlib.util.find_spec("torch") is None:
         raise ConfigurationError("--peers", got="no PyTorch", expected="pip install torch==2.13.0")
-    from ..benchmarks.visits import MORE, MOST, Visits
+    from ..benchmarks.visits import MOST, Visits
 
     threads, networks = threads_of(asked), [Visits(name, batch) for name, batch in chosen(asked)]
-    visits = asked["visits"] or (VISITS if asked["peers"] else 1)
-    always = ["--threads", str(threads), *(["--peers"] if asked["peers"] else [])]
+    visits, always = asked["visits"], ["--threads", str(threads), *turn_words(asked)]
+    always += ["--peers"] if asked["peers"] else []
     for k in range(MOST * visits):
-        turns = turn_words(asked) if k < visits else turn_words(asked | {"repeats": MORE * asked["repeats"]})
         for network in networks if k < visits else [n for n in networks if not n.is_steady()]:
             what = f"{network.name} with {network.batch} samples"
             note(f"{what}, visit {k + 1} …")
-            visit = run_module("one", [*network.words(), *always, *turns], asked["isa"], what)
+            visit = run_module("one", [*network.words(), *always], asked["isa"], what)
             network.add(visit)
             for label, reason in visit["left_out"].items():
                 note(f"{label} is left out: {reason}")

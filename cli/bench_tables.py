@@ -16,7 +16,7 @@ NAMES = {
 # instruction sets of vectors, the widest first
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
 LEGEND = (
-    "ratio: images per second of handgrad divided by the strongest peer's in the same turn, median and quartiles",
+    "ratio: images per second of handgrad divided by the strongest peer's in the same turn, with the turns' quartiles",
     "one image: the peer's time for the inference of a single image divided by handgrad's",
     "memory: bytes of a training step, handgrad's divided by eager PyTorch's",
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from handgrad.benchmarks import turns
-from handgrad.benchmarks.turns import Turns, take_turns, uncertainty
+from handgrad.benchmarks.turns import Turns, take_turns, uncertainty, uncertainty_of_mean
 
 
 class Scripted:
@@ -39,7 +41,7 @@ def test_ratios_are_those_to_the_peer_with_the_least_median():
     rates = {"handgrad": [10.0, 20.0, 30.0], "a": [5.0, 5.0, 10.0], "b": [2.0, 20.0, 6.0]}
     compared = Turns({"step": rates}).compare("step")
     assert (compared["strongest"], compared["turns"]) == ("a", 3)
-    assert (compared["ratio"], compared["lower"], compared["upper"]) == (3.0, 2.5, 3.5)
+    assert (compared["ratio"], compared["lower"], compared["upper"]) == pytest.approx((3.0, 2.5, 3.5))
 
 
 def test_a_peer_far_behind_leaves_after_the_trial(undisturbed):
@@ -73,6 +75,31 @@ def test_a_machine_that_changes_its_speed_does_not_change_the_ratio(undisturbed)
     taken = take_turns(runners, ["step"], 0.0, 5)
     assert taken.compare("step")["ratio"] == pytest.approx(3.0)
     assert taken.count() == 5
+
+
+def test_processes_count_alike_and_by_the_mean_of_their_medians():
+    """A peer has two speeds, one in every process; a median over all turns would be that of most turns, here 4."""
+    theirs = [1.0, 1.0, 9.0, 0.25, 0.25, 0.25, 1.0, 0.25, 0.25, 0.25, 0.25]
+    taken = Turns({"step": {"handgrad": [1.0] * 11, "a": theirs}}, disturbed={6}, starts=[0, 3, 6, 7])
+    compared = taken.compare("step")
+    assert compared["medians"] == [1.0, 4.0, 4.0] and compared["turns"] == 10  # the third has no quiet turn
+    assert compared["ratio"] == pytest.approx(16 ** (1 / 3)) and compared["upper"] == 4.0
+    assert compared["uncertainty"] == pytest.approx(math.log(4) / 3)  # deviations of ln 4 times (-2, 1, 1) / 3
+
+
+def test_the_strongest_is_the_one_with_the_least_mean_over_the_processes():
+    """Peer a has the least median over all turns, but b has the least mean of the two processes."""
+    theirs = {"a": [1 / 2, 1 / 2, 1 / 2, 1 / 8], "b": [1 / 3, 1 / 3, 1 / 3, 1 / 3]}
+    taken = Turns({"step": {"handgrad": [1.0] * 4, **theirs}}, starts=[0, 3])
+    assert taken.strongest("step") == "b" and taken.near("step") == ["handgrad", "b"]
+    assert taken.compare("step")["ratio"] == pytest.approx(3.0)
+
+
+def test_uncertainty_of_a_mean(rng):
+    """The standard error of the mean of n numbers is σ / √n; of one number nothing is known."""
+    values = rng.normal(10, 0.1, size=400)
+    assert 1 / 1.2 < uncertainty_of_mean(list(values)) / (0.01 / 20) < 1.2
+    assert uncertainty_of_mean([3.0]) == 0.0
 
 
 def test_uncertainty_of_a_normal_sample(rng):
