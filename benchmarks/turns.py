@@ -27,7 +27,7 @@ from .machine import TRIES, quietly
 from .runner import KINDS, Runner
 
 TRIAL = 5  # after so many turns, peers leave
-FAR = 1.3  # whose median ratio is so many times the strongest's
+FAR = 1.3  # whose ratio is so many times the strongest's; a runner's two speeds differ less, by 1.2
 PAUSE = 0.02  # seconds between two runners; OpenMP's threads look for work for some 12 ms before they sleep
 
 
@@ -45,12 +45,15 @@ class Turns:
         Turns in which some runner was never left alone; they count only where there are no others.
     starts : list of int
         The first turn of each process, rising from 0.
+    failed : dict of str to int
+        How many turns a peer could not take, because it could not run in their process.
     """
 
     rates: dict[str, dict[str, list[float | None]]]
     rejected: int = 0
     disturbed: set[int] = field(default_factory=set)
     starts: list[int] = field(default_factory=lambda: [0])
+    failed: dict[str, int] = field(default_factory=dict)
 
     def count(self) -> int:
         """Return the number of turns."""
@@ -68,17 +71,21 @@ class Turns:
         return {label: statistics.median(rates[label][k] for k in self.used(kind, label)) for label in rates}
 
     def ratios(self, kind: str, label: str) -> list[list[float]]:
-        """Return the first runner's rate divided by a peer's, of each turn that counts, by process."""
+        """Return the first runner's rate divided by a peer's, of each turn that counts, by process.
+
+        Processes with fewer such turns than a trial has are left out, unless all are.
+        """
         ours, theirs = next(iter(self.rates[kind].values())), self.rates[kind][label]
         found = [[] for _ in self.starts]
         for k in self.used(kind, label):
             found[bisect(self.starts, k) - 1].append(ours[k] / theirs[k])
-        return [ratios for ratios in found if ratios]
+        return [ratios for ratios in found if len(ratios) >= TRIAL] or [ratios for ratios in found if ratios]
 
     def _still_there(self, kind: str) -> dict[str, float]:
-        """Return the ratios to the peers that have taken at least half of the turns; the others have left."""
-        _, *peers = self.rates[kind]
-        there = [label for label in peers if self.rates[kind][label].count(None) <= self.count() / 2]
+        """Return the ratios to the peers that took at least half of the turns they could; the others have left."""
+        count, (_, *peers) = self.count(), self.rates[kind].items()
+        taken = {label: count - values.count(None) for label, values in peers}
+        there = [label for label, turns in taken.items() if turns and turns >= (count - self.failed.get(label, 0)) / 2]
         return {label: statistics.geometric_mean(map(statistics.median, self.ratios(kind, label))) for label in there}
 
     def strongest(self, kind: str) -> str:
@@ -99,7 +106,7 @@ class Turns:
     def compare(self, kind: str) -> dict[str, object]:
         """Return the ratio to the strongest peer, quartiles of the turns, how well it is known, and who that is.
 
-        It is known as badly as its turns differ, or its processes, whichever says less.
+        Its uncertainty is the larger one of what the turns say and what the processes say.
         """
         strongest = self.strongest(kind)
         processes = self.ratios(kind, strongest)

@@ -29,11 +29,19 @@ class Visits:
     """
 
     def __init__(self, name: str, batch: int):
-        self.name, self.batch, self.found = name, batch, []
+        self.name, self.batch, self.count, self.found, self.left_out = name, batch, 0, [], {}
 
     def add(self, visit: dict) -> None:
         """Add what another visit gave."""
+        self.count += 1
         self.found.append(visit)
+        for label, reason in visit["left_out"].items():
+            self.left_out[label if self.count == 1 else f"{label} on visit {self.count}"] = reason
+
+    def lose(self, reason: str) -> None:
+        """Take note of a visit that gave nothing; the others count."""
+        self.count += 1
+        self.left_out[f"visit {self.count}"] = reason
 
     def words(self) -> list[str]:
         """Return what the process of the next visit is told: what to measure, and of whom."""
@@ -47,6 +55,8 @@ class Visits:
         for visit in self.found:
             before, count = whole.count(), len(visit["rates"]["step"][OURS])
             whole.starts.append(before)
+            for label in visit["left_out"]:
+                whole.failed[label] = whole.failed.get(label, 0) + count
             for kind, rates in whole.rates.items():
                 for label, values in rates.items():
                     values += visit["rates"][kind].get(label, [None] * count)
@@ -60,7 +70,10 @@ class Visits:
         if len(turns.rates["step"]) == 1:
             return True
         ratios = [turns.compare(kind) for kind in turns.rates]
-        return all(ratio["turns"] >= TRIAL and ratio["uncertainty"] < STEADY for ratio in ratios)
+        return all(
+            ratio["turns"] >= TRIAL and len(ratio["medians"]) >= self.count / 2 and ratio["uncertainty"] < STEADY
+            for ratio in ratios
+        )
 
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""
@@ -76,12 +89,7 @@ class Visits:
         result |= {"gflops": gflops, "peak_gflops": peak, "share_of_peak": gflops / peak}
         result |= {name: first[name] for name in ("memory_bytes", "first_step_seconds")}
         result |= {"visits": len(self.found), "turns": turns.count(), "rejected": turns.rejected, "goals": goals}
-        left_out = {
-            label if visit is first else f"{label} on visit {k}": reason
-            for k, visit in enumerate(self.found, 1)
-            for label, reason in visit["left_out"].items()
-        }
-        return result | {"left_out": left_out, "ratios": ratios_of(turns, first["memory_bytes"])}
+        return result | {"left_out": self.left_out, "ratios": ratios_of(turns, first["memory_bytes"])}
 
 
 def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:

@@ -79,7 +79,8 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
     several times, in new processes, up to twice as often as was asked for where its ratios are not known to 2 % before;
     a ratio is the geometric mean of the visits' medians. Turns during which others used the machine are rejected and
     counted. The peers' samples are floats that lie ready; this engine gathers, scales and packs bytes in every step.
-    Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less.
+    Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less. If a visit fails, the others
+    count, but the exit code is 1.
     """
     from . import bench_pictures, figures
 
@@ -109,7 +110,7 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
         click.echo(bench_tables.render(report))
         if old:
             click.echo("\n" + bench_tables.render_deviations(rows, asked["against"]))
-    return 0 if report.get("agrees", True) and report.get("reached", True) else 1
+    return 0 if report.get("agrees", True) and report.get("reached", True) and not report.get("lost") else 1
 
 
 def check_combination(context: click.Context) -> str:
@@ -179,7 +180,7 @@ def read_report(path: str, option: str) -> dict:
         reason = f"kind {report['kind']!r}"
         if report["kind"] in WITH and report["machine"]:
             ratios = [result.get("ratios", {}) for result in report.get("results", [])]
-            if all("lower" in ratio for of_net in ratios for ratio in of_net.values()):
+            if all("uncertainty" in ratio for of_net in ratios for ratio in of_net.values()):
                 return report
             reason = "of an older version"
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -206,7 +207,10 @@ def run_module(module: str, words: list[str], isa: str | None, what: str) -> dic
         nothing = f"no message, exit code {done.returncode}"
         last = (done.stderr.strip().splitlines() or [nothing])[-1]
         raise HandgradError(f"bench: {what} failed: {last}")
-    return json.loads(done.stdout.splitlines()[-1])
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise HandgradError(f"bench: {what} failed: printed no results") from None
 
 
 def chosen(asked: dict) -> list[tuple[str, int]]:
@@ -234,18 +238,26 @@ def measure_networks(asked: dict) -> dict:
     from ..benchmarks.visits import MOST, Visits
 
     threads, networks = threads_of(asked), [Visits(name, batch) for name, batch in chosen(asked)]
-    visits, always = asked["visits"], ["--threads", str(threads), *turn_words(asked)]
+    visits, lost, always = asked["visits"], 0, ["--threads", str(threads), *turn_words(asked)]
     always += ["--peers"] if asked["peers"] else []
     for k in range(MOST * visits):
         for network in networks if k < visits else [n for n in networks if not n.is_steady()]:
             what = f"{network.name} with {network.batch} samples"
             note(f"{what}, visit {k + 1} …")
-            visit = run_module("one", [*network.words(), *always], asked["isa"], what)
+            try:
+                visit = run_module("one", [*network.words(), *always], asked["isa"], what)
+            except HandgradError as error:
+                if not network.found:
+                    raise
+                network.lose(str(error))
+                lost += 1
+                note(f"{error}; its other visits count")
+                continue
             network.add(visit)
             for label, reason in visit["left_out"].items():
                 note(f"{label} is left out: {reason}")
     results = [network.result() for network in networks]
-    return {"kind": "networks", "threads": threads, "visits": visits, "results": results}
+    return {"kind": "networks", "threads": threads, "visits": visits, "lost": lost, "results": results}
 
 
 def measure_layers(asked: dict) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from ..engine.checks import ConfigurationError
 from .console import table
 
@@ -16,7 +18,8 @@ NAMES = {
 # instruction sets of vectors, the widest first
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
 LEGEND = (
-    "ratio: images per second of handgrad divided by the strongest peer's in the same turn, with the turns' quartiles",
+    "ratio: images per second of handgrad divided by the strongest peer's in the same turn",
+    "of turns: the median, of visits the geometric mean of their medians; in brackets the quartiles of all turns",
     "one image: the peer's time for the inference of a single image divided by handgrad's",
     "memory: bytes of a training step, handgrad's divided by eager PyTorch's",
 )
@@ -57,13 +60,19 @@ def networks(report: dict) -> str:
             "",
             table(["network", "batch", *_ratio_header(), "strongest peer"], cells, "l" + "r" * 7),
         ]
-    lines += ["", machine_line(report), *(LEGEND if cells else ())]
+    lines += ["", machine_line(report), *(LEGEND if cells else ()), *_precision(report)]
     lines += [
         f"left out: {r['net']}, {r['batch']}: {label} ({reason})"
         for r in report["results"]
         for label, reason in r["left_out"].items()
     ]
     return "\n".join(lines)
+
+
+def _precision(report: dict) -> list[str]:
+    """Return a line on how well the ratios are known; none without ratios."""
+    known = [ratio["uncertainty"] for r in report["results"] for kind, ratio in r["ratios"].items() if kind != "memory"]
+    return [f"standard error: {statistics.median(known):.1%} in the middle, at most {max(known):.1%}"] if known else []
 
 
 def _ratio_header() -> list[str]:
@@ -89,7 +98,7 @@ def ratio_rows(report: dict) -> list[list[str]]:
 
 
 def ratio_text(kind: str, ratio: dict | None) -> str:
-    """Return a median with its quartiles; memory has none."""
+    """Return a ratio with the quartiles of its turns; memory has none."""
     if ratio is None:
         return ""
     spread = "" if kind == "memory" else f" ({ratio['lower']:.2f}-{ratio['upper']:.2f})"
@@ -127,6 +136,9 @@ def require_comparable(old: dict, threads: int, isa: str | None) -> None:
         if then != now:
             got = f"{then or 'all'} then and {now or 'all'} now"
             raise ConfigurationError(f"--against: {what}", got=got, expected="the same")
+    if not all("medians" in ratio for result in old["results"] for ratio in result["ratios"].values()):
+        got = "medians over the turns of all visits"
+        raise ConfigurationError("--against: the older results", got=got, expected="those of this version")
 
 
 def deviations(new: dict, old: dict) -> list[dict]:

@@ -36,7 +36,7 @@ def test_order_alternates_and_rejections_are_counted(undisturbed):
     assert taken.count() == 3 and taken.rejected == 9
 
 
-def test_ratios_are_those_to_the_peer_with_the_least_median():
+def test_ratios_are_those_to_the_peer_that_is_mostly_the_faster_one():
     """Peer b is the faster one in a single turn, but a is in most of them; the one lucky turn of b does not count."""
     rates = {"handgrad": [10.0, 20.0, 30.0], "a": [5.0, 5.0, 10.0], "b": [2.0, 20.0, 6.0]}
     compared = Turns({"step": rates}).compare("step")
@@ -78,25 +78,39 @@ def test_a_machine_that_changes_its_speed_does_not_change_the_ratio(undisturbed)
 
 
 def test_processes_count_alike_and_by_the_mean_of_their_medians():
-    """A peer has two speeds, one in every process; a median over all turns would be that of most turns, here 4."""
-    theirs = [1.0, 1.0, 9.0, 0.25, 0.25, 0.25, 1.0, 0.25, 0.25, 0.25, 0.25]
-    taken = Turns({"step": {"handgrad": [1.0] * 11, "a": theirs}}, disturbed={6}, starts=[0, 3, 6, 7])
-    compared = taken.compare("step")
-    assert compared["medians"] == [1.0, 4.0, 4.0] and compared["turns"] == 10  # the third has no quiet turn
+    """A peer has two speeds, either in a whole process; a median over all turns would be that of most turns, here 4."""
+    theirs = [1.0] * 4 + [9.0] + [0.25] * 6 + [9.0] * 5 + [0.25] * 7
+    starts, disturbed = [0, 5, 11, 16], {12}
+    compared = Turns({"step": {"handgrad": [1.0] * 23, "a": theirs}}, 0, disturbed, starts).compare("step")
+    assert compared["medians"] == [1.0, 4.0, 4.0] and compared["turns"] == 18  # the third has too few quiet turns
     assert compared["ratio"] == pytest.approx(16 ** (1 / 3)) and compared["upper"] == 4.0
     assert compared["uncertainty"] == pytest.approx(math.log(4) / 3)  # deviations of ln 4 times (-2, 1, 1) / 3
 
 
+def test_a_few_turns_of_each_process_are_better_than_none():
+    taken = Turns({"step": {"handgrad": [4.0] * 3, "a": [1.0, 2.0, 2.0]}}, disturbed={2}, starts=[0, 1, 2])
+    assert taken.compare("step")["medians"] == [4.0, 2.0]
+
+
+@pytest.mark.parametrize(("failed", "expected"), [({}, "a"), ({"b": 20}, "b")])
+def test_who_could_not_run_has_not_left(failed, expected):
+    """The stronger peer b runs in the first of three processes alone: because it left, or because it failed later."""
+    theirs = {"a": [1.0] * 30, "b": [1.5] * 10 + [None] * 20, "c": [2.0] * 5 + [None] * 25}
+    taken = Turns({"step": {"handgrad": [3.0] * 30, **theirs}}, starts=[0, 10, 20], failed=failed)
+    assert taken.strongest("step") == expected
+    assert ("b" in taken.near("step")) == bool(failed) and "c" not in taken.near("step")
+
+
 def test_the_strongest_is_the_one_with_the_least_mean_over_the_processes():
     """Peer a has the least median over all turns, but b has the least mean of the two processes."""
-    theirs = {"a": [1 / 2, 1 / 2, 1 / 2, 1 / 8], "b": [1 / 3, 1 / 3, 1 / 3, 1 / 3]}
-    taken = Turns({"step": {"handgrad": [1.0] * 4, **theirs}}, starts=[0, 3])
+    theirs = {"a": [1 / 2] * 7 + [1 / 8] * 5, "b": [1 / 3] * 12}
+    taken = Turns({"step": {"handgrad": [1.0] * 12, **theirs}}, starts=[0, 7])
     assert taken.strongest("step") == "b" and taken.near("step") == ["handgrad", "b"]
     assert taken.compare("step")["ratio"] == pytest.approx(3.0)
 
 
 def test_uncertainty_of_a_mean(rng):
-    """The standard error of the mean of n numbers is σ / √n; of one number nothing is known."""
+    """The standard error of the mean of n numbers is σ / √n; 1.2 is five of its own, 1 / √800, for 400 numbers."""
     values = rng.normal(10, 0.1, size=400)
     assert 1 / 1.2 < uncertainty_of_mean(list(values)) / (0.01 / 20) < 1.2
     assert uncertainty_of_mean([3.0]) == 0.0

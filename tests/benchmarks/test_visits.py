@@ -72,6 +72,27 @@ def test_visits_that_differ_are_not_enough_however_steady_each_is(second, is_ste
     assert visits.is_steady() == is_steady
 
 
+@pytest.mark.parametrize(("lost", "is_steady"), [(0, True), (1, True), (2, False)])
+def test_half_of_the_visits_must_tell_something(lost, is_steady):
+    """However much the turns of a single one agree: processes differ."""
+    visits = Visits("lenet5", 64)
+    visits.add(visit({"handgrad": [2.0] * 12, "a": [1.0] * 12}))
+    for _ in range(lost):
+        visits.lose("OSError: gone")
+    assert visits.is_steady() == is_steady
+    assert visits.result()["left_out"] == {f"visit {k + 2}": "OSError: gone" for k in range(lost)}
+
+
+def test_a_peer_that_fails_on_most_visits_stays_the_strongest():
+    visits = Visits("lenet5", 64)
+    visits.add(visit({"handgrad": [9.0] * 12, "a": [3.0] * 12, "b": [4.5] * 12}))
+    for _ in range(5):
+        visits.add(visit({"handgrad": [9.0] * 12, "a": [3.0] * 12}, left_out={"b": "OSError: gone"}))
+    ratio = visits.result()["ratios"]["step"]
+    assert ratio["strongest"] == "b" and ratio["turns"] == 12
+    assert not visits.is_steady()
+
+
 def test_without_peers_there_is_no_ratio_to_be_known():
     visits = Visits("mlp", 128)
     visits.add(visit({"handgrad": [1.0, 2.0, 3.0]}, memory_bytes={"handgrad": 300}))

@@ -9,7 +9,7 @@ import os
 import pytest
 
 from handgrad.cli import bench, bench_mnist, bench_tables, run
-from handgrad.engine.checks import ConfigurationError
+from handgrad.engine.checks import ConfigurationError, HandgradError
 
 TURNS = ["--repeats", "1", "--seconds", "0.01"]
 QUICK = ["--net", "lenet5", "--batch-size", "16", "--threads", "1", *TURNS]
@@ -22,6 +22,7 @@ def ratio(value):
         "lower": value - 0.1,
         "upper": value + 0.2,
         "uncertainty": 0.01,
+        "medians": [value],
         "strongest": "PyTorch eager",
     }
 
@@ -47,6 +48,8 @@ def report(*results, **changed):
 
 
 GOOD = dict.fromkeys(KINDS, 2.0)
+OLDER = network(**GOOD)
+del OLDER["ratios"]["step"]["medians"]
 
 
 @pytest.fixture
@@ -103,6 +106,29 @@ def test_networks_are_visited_in_turn_until_their_ratios_are_known(capsys, monke
     assert [result["visits"] for result in printed["results"]] == [order.count(name) for name in "abc"]
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_later_visit_that_fails_does_not_lose_the_others(capsys, monkeypatch, first):
+    def run_module(module, words, isa, what):
+        if ("--racing" not in words) == first:
+            raise HandgradError(f"bench: {what} failed: MemoryError")
+        rates = {"step": {"handgrad": [2.0, 3.0, 4.0], "PyTorch eager": [1.0, 1.0, 1.0]}}
+        found = {"threads": 1, "tile": 8, "operations": 1.0, "peak_gflops": 1.0, "rejected": 0, "disturbed": []}
+        found |= {"memory_bytes": {"handgrad": 1, "PyTorch eager": 1}, "first_step_seconds": {}, "left_out": {}}
+        return found | {"rates": rates}
+
+    monkeypatch.setattr(bench, "run_module", run_module)
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
+    status = run(["bench", "--net", "mlp", "--batch-size", "8", "--visits", "2", "--peers", "--json"])
+    out, err = capsys.readouterr()
+    if first:
+        assert status == 1 and out == "" and "mlp with 8 samples failed: MemoryError" in err
+        return
+    (result,) = json.loads(out)["results"]
+    reason = "bench: mlp with 8 samples failed: MemoryError"
+    assert status == 1 and f"{reason}; its other visits count" in err
+    assert result["visits"] == 1 and result["left_out"] == {f"visit {k}": reason for k in (2, 3, 4)}
+
+
 @pytest.mark.parity
 def test_peers_of_one_network(capsys):
     pytest.importorskip("torch")
@@ -146,6 +172,9 @@ def test_table_of_ratios():
     pair = ["2.00", "(1.90-2.20)"]
     assert row == ["lenet5", "64", *pair, "3", *pair, *pair, *pair, "2.00", "eager"]
     assert "Some CPU, 1 thread, restricted to AVX2, 2026-01-01, numba 1, torch 2" in text
+    worse = network(**GOOD)
+    worse["ratios"]["forward"]["uncertainty"] = 0.035
+    assert "standard error: 1.0% in the middle, at most 3.5%" in bench_tables.render(report(worse))
 
 
 def test_code_for_other_instructions_is_not_taken_from_the_cache_of_pytorch(monkeypatch):
@@ -199,6 +228,7 @@ def test_against_older_results(capsys, saved, step, code):
         ({"isa": "avx2"}, "--against: instructions: got avx2 then and all now, expected the same"),
         ({"results": [network("mlp", 128, **GOOD)]}, "--against: got no network and size in common"),
         ({"results": [network()]}, "--against: the older results: got networks without peers"),
+        ({"results": [OLDER]}, "--against: the older results: got medians over the turns of all visits"),
     ],
 )
 def test_results_that_cannot_be_compared(capsys, saved, changed, message):
@@ -246,6 +276,12 @@ def test_results_of_an_older_version_are_told(tmp_path, capsys):
     assert "is no results file (of an older version); make one" in capsys.readouterr().err
 
 
+def test_a_process_that_prints_nothing_is_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: bench.subprocess.CompletedProcess([], 0, "", ""))
+    assert run(["bench", *QUICK]) == 1
+    assert "bench: lenet5 with 16 samples failed: printed no results" in capsys.readouterr().err
+
+
 def test_a_failing_process_is_one_line(monkeypatch, capsys):
     monkeypatch.setitem(bench.MALLOC, "NUMBA_CPU_FEATURES", "not features")
     assert run(["bench", *QUICK]) == 1
@@ -287,11 +323,14 @@ def require_drawing(path, width, height):
 
 
 def test_picture_of_networks(saved, tmp_path):
+    """A mean of the visits' medians may lie outside the quartiles of all turns."""
     results = [
         network("lenet5", 64, **GOOD),
         network("mlp", 128, **GOOD | {"step": 3.5}),
         network("conv-1x1", 8, step=0.2),
     ]
+    results[0]["ratios"]["step"] |= {"lower": 2.1, "upper": 2.2}
+    results[1]["ratios"]["step"] |= {"lower": 3.0, "upper": 3.1}
     picture = tmp_path / "networks.png"
     assert run(["bench", "--results", saved("r.json", *results), "--picture", str(picture)]) == 0
     require_drawing(picture, 1800, 600)
