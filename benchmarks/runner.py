@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .machine import runs_per_second
 
 # share of the seconds: a training step; outputs of a mini-batch; from loss to gradients; inference of one image
 KINDS = {"step": 1.0, "forward": 0.35, "backward": 0.6, "latency": 0.25}
 WARM = 0.15  # of these seconds go by before the clock starts, so that caches and buffers are those of this kind
+WINDOW = 0.01  # seconds; others come and go within tenths of a second
 START = 0.03  # and so many before a turn, because threads that wake up on one core need up to 30 ms to spread out
 
 
@@ -47,7 +47,7 @@ class Runner:
     def enter(self, kind: str) -> None:
         """Get ready for turns of one kind."""
 
-    def turn(self, kinds: Sequence[str], seconds: float) -> dict[str, float]:
+    def turn(self, kinds: Sequence[str], seconds: float) -> dict[str, list[float]]:
         """Return the rates of several kinds, measured one after the other while training has all threads at work.
 
         Parameters
@@ -55,47 +55,63 @@ class Runner:
         kinds : sequence of str
             Of KINDS.
         seconds : float
-            As for ``rate``.
+            As for ``rates``.
         """
         self.enter("step")
         runs_per_second(self.step, START)
-        return {kind: self.rate(kind, seconds) for kind in kinds}
+        return {kind: self.rates(kind, seconds) for kind in kinds}
 
     def rate(self, kind: str, seconds: float) -> float:
-        """Return how many samples a second go through, in about so many seconds.
+        """Return how many samples a second go through; as ``rates``, but in all windows together."""
+        times, samples = self._seconds(kind, seconds)
+        return samples * len(times) / sum(times)
+
+    def rates(self, kind: str, seconds: float) -> list[float]:
+        """Return how many samples a second go through, in each window of about so many seconds.
 
         Parameters
         ----------
         kind : str
-            Of KINDS; for latency one over the median time of a sample.
+            Of KINDS.
         seconds : float
             For training steps; the others take their share.
         """
+        times, samples = self._seconds(kind, seconds)
+        return [samples * rate for rate in windows(times)]
+
+    def _seconds(self, kind: str, seconds: float) -> tuple[list[float], int]:
+        """Return the seconds of each call, and the samples of a call."""
         self.enter(kind)
         seconds *= KINDS[kind]
-        calls = {"step": self.step, "forward": self.forward, "backward": self.backward_seconds}
-        run = calls.get(kind, self.classify_one)
-        runs_per_second(run, WARM * seconds)
-        if kind == "latency":
-            return 1 / _median_seconds(run, seconds)
-        if kind == "backward":
-            return self.batch / _mean_of(run, seconds)
-        return self.batch * runs_per_second(run, seconds)
+        timed = {"step": _timed(self.step), "forward": _timed(self.forward), "backward": self.backward_seconds}
+        measure = timed.get(kind) or _timed(self.classify_one)
+        runs_per_second(measure, WARM * seconds)
+        times, start = [], time.perf_counter()
+        while not times or time.perf_counter() - start < seconds:
+            times.append(measure())
+        return times, 1 if kind == "latency" else self.batch
 
 
-def _median_seconds(run, seconds: float) -> float:
-    """Call a function for about so long and return the median time of a call."""
-    times, start = [], time.perf_counter()
-    while not times or time.perf_counter() - start < seconds:
+def _timed(run: Callable[[], None]) -> Callable[[], float]:
+    """Return a function that calls another one and returns the seconds that it took."""
+
+    def measure() -> float:
         before = time.perf_counter()
         run()
-        times.append(time.perf_counter() - before)
-    return statistics.median(times)
+        return time.perf_counter() - before
+
+    return measure
 
 
-def _mean_of(measure, seconds: float) -> float:
-    """Call a function for about so long and return the mean of what it returns."""
-    values, start = [], time.perf_counter()
-    while not values or time.perf_counter() - start < seconds:
-        values.append(measure())
-    return statistics.fmean(values)
+def windows(times: Sequence[float]) -> list[float]:
+    """Return calls per second in each window: as many calls as it takes to reach WINDOW seconds.
+
+    Calls at the end that fill no window are left out, unless there is no other.
+    """
+    rates, calls, spent = [], 0, 0.0
+    for seconds in times:
+        calls, spent = calls + 1, spent + seconds
+        if spent >= WINDOW:
+            rates.append(calls / spent)
+            calls, spent = 0, 0.0
+    return rates or [calls / spent]

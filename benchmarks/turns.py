@@ -1,14 +1,14 @@
-"""Turns: all runners one after the other, again and again, A B C and then C B A; ratios are taken within a turn.
+"""Turns: all runners one after the other, again and again, A B C and then C B A.
 
-A machine becomes faster and slower within half a second and over minutes. Measurements of one turn mostly share its
-mood, so their ratio is steadier than either, and the median of many such ratios forgets the turns in which it changed.
+A machine becomes faster and slower within tenths of a second and over hours: others use the second thread of a core,
+its caches and the memory, and no counter says so. That only ever makes a runner slower, and some more than others: the
+median ratio to PyTorch's forward pass of one convolution was 1.1 in one hour and 2.1 in the next. So a turn is cut into
+windows, and a runner's rate is the median of the fastest tenth of all its windows, those in which it was left alone:
+with that the same ratio was 1.05 in the midst of the bad hour.
+
 The threads of a runner are woken up once in a turn, for everything that is measured of it. The order alternates, so
-that neither side is always the one that comes after the other's heat. The strongest peer is the one with the least
-ratio: not the luckiest of each turn, which would be nobody's speed. A peer that the first turns show to be far from the
-strongest takes no more of them, which brings the others closer.
-
-Turns of several processes are put together by the geometric mean of their medians. Some runners have two speeds, either
-of them in a whole process: a median over all turns would be one of the two, by chance.
+that neither side is always the one that comes after the other's heat. The strongest peer is the one with the highest
+rate. A peer that the first turns show to be far from the strongest takes no more of them, which saves time.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from .machine import TRIES, quietly
 from .runner import KINDS, Runner
 
 TRIAL = 5  # after so many turns, peers leave
-FAR = 1.3  # whose ratio is so many times the strongest's; a runner's two speeds differ less, by 1.2
+FAR = 1.3  # whose ratio is so many times the strongest's; runners differ less from process to process, by 1.2
 PAUSE = 0.02  # seconds between two runners; OpenMP's threads look for work for some 12 ms before they sleep
+ALONE = 0.95  # this quantile is the median of the fastest tenth
 
 
 @dataclass
@@ -37,8 +38,9 @@ class Turns:
 
     Attributes
     ----------
-    rates : dict of str to dict of str to list of float or None
-        rates[kind][label] has one value per turn, in samples per second, and None for a turn that was not taken.
+    rates : dict of str to dict of str to list of (list of float or None)
+        rates[kind][label] has for every turn the rates of its windows, in samples per second, and None for a turn that
+        was not taken.
     rejected : int
         Measurements during which others used the machine; each was repeated.
     disturbed : set of int
@@ -49,7 +51,7 @@ class Turns:
         How many turns a peer could not take, because it could not run in their process.
     """
 
-    rates: dict[str, dict[str, list[float | None]]]
+    rates: dict[str, dict[str, list[list[float] | None]]]
     rejected: int = 0
     disturbed: set[int] = field(default_factory=set)
     starts: list[int] = field(default_factory=lambda: [0])
@@ -65,33 +67,52 @@ class Turns:
         taken = [k for k, rate in enumerate(self.rates[kind][label]) if rate is not None]
         return [k for k in taken if k not in self.disturbed] or taken
 
-    def medians(self, kind: str) -> dict[str, float]:
-        """Return each runner's median rate, over the turns that it has taken."""
-        rates = self.rates[kind]
-        return {label: statistics.median(rates[label][k] for k in self.used(kind, label)) for label in rates}
+    def rate(self, kind: str, label: str, turns: Sequence[int] | None = None) -> float:
+        """Return a runner's rate when left alone, in samples per second; of some turns, or of all that count."""
+        chosen = self.used(kind, label) if turns is None else turns
+        return float(np.quantile(list(chain(*(self.rates[kind][label][k] for k in chosen))), ALONE))
 
-    def ratios(self, kind: str, label: str) -> list[list[float]]:
-        """Return the first runner's rate divided by a peer's, of each turn that counts, by process.
+    def rates_of_all(self, kind: str) -> dict[str, float]:
+        """Return each runner's rate when left alone."""
+        return {label: self.rate(kind, label) for label in self.rates[kind]}
 
-        Processes with fewer such turns than a trial has are left out, unless all are.
+    def ratio(self, kind: str, label: str, turns: Sequence[int]) -> float:
+        """Return the first runner's rate in some turns, divided by a peer's in the same turns."""
+        return self.rate(kind, next(iter(self.rates[kind])), turns) / self.rate(kind, label, turns)
+
+    def visits(self, kind: str, label: str) -> list[list[int]]:
+        """Return a peer's turns that count, process by process; of a single process, turn by turn."""
+        used, starts = self.used(kind, label), self.starts
+        if len(starts) == 1:
+            return [[k] for k in used]
+        visits = [[] for _ in starts]
+        for k in used:
+            visits[bisect(starts, k) - 1].append(k)
+        return [turns for turns in visits if turns]
+
+    def uncertainty(self, kind: str, label: str) -> float:
+        """Return the standard error of the ratio to a peer, relative to it; 0 if there is but one turn.
+
+        By the jackknife: √((n - 1) / n Σ (r_v - r̄)²), r_v the logarithm of the ratio without the v-th of n visits
+        (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3).
         """
-        ours, theirs = next(iter(self.rates[kind].values())), self.rates[kind][label]
-        found = [[] for _ in self.starts]
-        for k in self.used(kind, label):
-            found[bisect(self.starts, k) - 1].append(ours[k] / theirs[k])
-        return [ratios for ratios in found if len(ratios) >= TRIAL] or [ratios for ratios in found if ratios]
+        visits = self.visits(kind, label)
+        if len(visits) == 1:
+            return 0.0
+        others = [list(chain(*visits[:v], *visits[v + 1 :])) for v in range(len(visits))]
+        logs = [math.log(self.ratio(kind, label, turns)) for turns in others]
+        return math.sqrt((len(logs) - 1) * statistics.pvariance(logs))
 
     def _still_there(self, kind: str) -> dict[str, float]:
         """Return the ratios to the peers that took at least half of the turns they could; the others have left."""
         count, (_, *peers) = self.count(), self.rates[kind].items()
         taken = {label: count - values.count(None) for label, values in peers}
         there = [label for label, turns in taken.items() if turns and turns >= (count - self.failed.get(label, 0)) / 2]
-        return {label: statistics.geometric_mean(map(statistics.median, self.ratios(kind, label))) for label in there}
+        return {label: self.ratio(kind, label, self.used(kind, label)) for label in there}
 
     def strongest(self, kind: str) -> str:
         """Return the peer with the least ratio, of those that have not left."""
-        ratios = self._still_there(kind)
-        return min(ratios, key=ratios.get)
+        return self.compare(kind)["strongest"]
 
     def near(self, kind: str) -> list[str]:
         """Return the first runner and the peers that are not far from the strongest."""
@@ -104,39 +125,19 @@ class Turns:
         return {kind: self.near(kind) if self.count() >= TRIAL else list(rates) for kind, rates in self.rates.items()}
 
     def compare(self, kind: str) -> dict[str, object]:
-        """Return the ratio to the strongest peer, quartiles of the turns, how well it is known, and who that is.
-
-        Its uncertainty is the larger one of what the turns say and what the processes say.
-        """
-        strongest = self.strongest(kind)
-        processes = self.ratios(kind, strongest)
-        ratios, medians = list(chain(*processes)), [statistics.median(of_one) for of_one in processes]
-        lower, upper = np.percentile(ratios, (25, 75))
+        """Return the ratio to the strongest peer, the interval of two standard errors, and each visit's ratio."""
+        ratios = self._still_there(kind)
+        strongest = min(ratios, key=ratios.get)
+        ratio, error = ratios[strongest], self.uncertainty(kind, strongest)
         return {
-            "ratio": statistics.geometric_mean(medians),
-            "lower": float(lower),
-            "upper": float(upper),
-            "uncertainty": max(uncertainty(ratios), uncertainty_of_mean(medians)),
+            "ratio": ratio,
+            "lower": ratio * math.exp(-2 * error),
+            "upper": ratio * math.exp(2 * error),
+            "uncertainty": error,
             "strongest": strongest,
-            "turns": len(ratios),
-            "medians": medians,
+            "turns": len(self.used(kind, strongest)),
+            "visits": [self.ratio(kind, strongest, turns) for turns in self.visits(kind, strongest)],
         }
-
-
-def uncertainty(values: Sequence[float]) -> float:
-    """Return the standard error of a median, relative to it, from the median distance to it.
-
-    For normal errors the standard deviation is 1.48 times that distance, and a median of n values strays 1.25 / √n
-    standard deviations; for a median, one wild value among many changes neither.
-    """
-    middle = statistics.median(values)
-    spread = statistics.median(abs(value - middle) for value in values)
-    return 1.25 * 1.48 * spread / len(values) ** 0.5 / middle
-
-
-def uncertainty_of_mean(values: Sequence[float]) -> float:
-    """Return the standard error of a geometric mean, relative to it; 0 for one value, of which nothing is known."""
-    return statistics.stdev(map(math.log, values)) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def take_turns(

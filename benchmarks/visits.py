@@ -1,8 +1,7 @@
 """Visits: each network is measured several times, in a new process each time, with the others in between.
 
-A process keeps the places of its arrays in memory, and the machine keeps a mood for minutes; a mean over several visits
-depends less on either. Starting a process takes as long as some eight turns; visits differ by some 5 %, and turns by
-some 12 %. With these figures 8 to 12 turns a visit make the most of a minute.
+A process keeps the places of its arrays in memory, and the machine keeps a mood for minutes. Several visits give each
+runner the chance to be left alone with its arrays in good places.
 """
 
 from __future__ import annotations
@@ -70,17 +69,18 @@ class Visits:
         if len(turns.rates["step"]) == 1:
             return True
         ratios = [turns.compare(kind) for kind in turns.rates]
-        return all(
-            ratio["turns"] >= TRIAL and len(ratio["medians"]) >= self.count / 2 and ratio["uncertainty"] < STEADY
-            for ratio in ratios
-        )
+        known = all(ratio["turns"] >= TRIAL and ratio["uncertainty"] < STEADY for ratio in ratios)
+        return known and 2 * len(self.found) >= self.count
 
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""
         turns, net, first = self._turns(), NETS[self.name], self.found[0]
-        gflops = first["operations"] * turns.medians("step")[OURS] / 1e9
+        gflops = first["operations"] * turns.rate("step", OURS) / 1e9
         peak = max(visit["peak_gflops"] for visit in self.found)
-        goals, rates = {"step": net.goal, "memory": MEMORY_GOAL}, {kind: turns.medians(kind) for kind in turns.rates}
+        goals, rates = (
+            {"step": net.goal, "memory": MEMORY_GOAL},
+            {kind: turns.rates_of_all(kind) for kind in turns.rates},
+        )
         result = {"net": self.name, "title": net.title, "batch": self.batch, "threads": first["threads"]}
         result |= {"tile": first["tile"], "images_per_second": {k: v for k, v in rates.items() if k != "latency"}}
         if "latency" in rates:
@@ -100,4 +100,4 @@ def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:
     (_, ours), (label, theirs) = sorted(memory.items(), key=lambda item: item[0] != OURS)
     once = ours / theirs
     same = {"ratio": once, "lower": once, "upper": once, "uncertainty": 0.0, "strongest": label, "turns": 1}
-    return ratios | {"memory": same | {"medians": [once]}}
+    return ratios | {"memory": same | {"visits": [once]}}

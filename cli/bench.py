@@ -37,7 +37,7 @@ ISAS = {
 }
 LADDERS = ("conv2d",)
 DEFAULTS = {"repeats": 25, "visits": 1}
-WITH_PEERS = {"repeats": 12, "visits": 6}
+WITH_PEERS = {"repeats": 12, "visits": 3}
 COMMON = {"out", "as_json", "against", "results"}
 TIMED = {"repeats", "seconds", "isa"}
 # what each thing to measure may be asked for together with; the first is measured when no other is asked for
@@ -61,7 +61,7 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 @click.option(
     "--repeats", type=click.IntRange(min=1), help="Turns, of each visit; by default 12 with --peers, else 25."
 )
-@click.option("--visits", type=click.IntRange(min=1), help="To each network; by default 6 with --peers, else 1.")
+@click.option("--visits", type=click.IntRange(min=1), help="To each network; by default 3 with --peers, else 1.")
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=0.1, show_default=True, help="Of steps in a turn.")
 @click.option("--isa", type=click.Choice(list(ISAS)), help="Restrict all sides to these instructions.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the results to this JSON file.")
@@ -74,13 +74,13 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 def command(context: click.Context, out: str | None, picture: str | None, as_json: bool, **asked) -> int:
     """Measure training steps of the curriculum's networks: images per second, GFLOP/s, share of the peak, memory.
 
-    With --peers every network is trained by the others as well, in the same process and in turns, A B B A; ratios are
-    taken within a turn, and those to the strongest are shown with the quartiles of the turns. Every network is visited
-    several times, in new processes, up to twice as often as was asked for where its ratios are not known to 2 % before;
-    a ratio is the geometric mean of the visits' medians. Turns during which others used the machine are rejected and
-    counted. The peers' samples are floats that lie ready; this engine gathers, scales and packs bytes in every step.
-    Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less. If a visit fails, the others
-    count, but the exit code is 1.
+    With --peers every network is trained by the others as well, in the same process and in turns, A B B A. All are
+    visited several times, in new processes, up to twice as often as asked for where ratios are not known to 2 % before.
+    A rate is the median of the fastest tenth of all windows of 10 ms, in which a runner was left alone; ratios to the
+    strongest peer are shown with two standard errors around them. Turns during which others used the machine are
+    rejected and counted. The peers' samples are floats that lie ready; this engine gathers, scales and packs bytes in
+    every step. Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less. If a visit fails,
+    the others count, but the exit code is 1.
     """
     from . import bench_pictures, figures
 

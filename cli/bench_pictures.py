@@ -51,27 +51,26 @@ def networks(report: dict):
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    largest = max(max(r["ratios"]["step"][k] for k in ("ratio", "upper")) for r in results)
-    largest = max(largest, *(r["goals"]["step"] for r in results), 1.0)
+    largest = max(max(r["ratios"]["step"]["upper"], r["goals"]["step"], 1.0) for r in results)
     for y, r in enumerate(results):
         step, goal = r["ratios"]["step"], r["goals"]["step"]
         color = REACHED if step["ratio"] >= goal else MISSED
         axes.barh(y, step["ratio"], height=0.62, color=color)
-        middle, half = (step["lower"] + step["upper"]) / 2, (step["upper"] - step["lower"]) / 2
-        axes.errorbar(middle, y, xerr=half, color=TEXT, linewidth=1, capsize=3)  # the ratio need not lie within
+        spread = [[step["ratio"] - step["lower"]], [step["upper"] - step["ratio"]]]
+        axes.errorbar(step["ratio"], y, xerr=spread, color=TEXT, linewidth=1, capsize=3)
         axes.plot([goal, goal], [y - 0.4, y + 0.4], color=GOAL, linewidth=3, solid_capstyle="butt")
-        inside, right = step["ratio"] > 0.12 * largest, max(step["ratio"], step["upper"])
-        at, color = (0.015 * largest, "white") if inside else (right + 0.015 * largest, TEXT)
+        inside = step["ratio"] > 0.12 * largest
+        at, color = (0.015 * largest, "white") if inside else (step["upper"] + 0.015 * largest, TEXT)
         axes.text(at, y, f"{step['ratio']:.2f}", va="center", fontsize=9.5, fontweight="bold", color=color)
     axes.axvline(1, color=TEXT, linewidth=1.2, linestyle="--")
     axes.set_yticks(range(len(results)), [f"{r['net']}, {r['batch']}" for r in results], fontsize=9.5)
     axes.set_ylim(len(results) - 0.4, -0.6)
     axes.set_xlim(0, largest * 1.05)
-    axes.set_xlabel("images per second, divided by those of the strongest peer in the same turn", fontsize=9)
+    axes.set_xlabel("images per second, divided by those of the strongest peer", fontsize=9)
     names = [Patch(color=REACHED, label="goal reached"), Patch(color=MISSED, label="goal not reached")]
     names += [Line2D([], [], color=GOAL, linewidth=3, label="goal")]
     names += [Line2D([], [], color=TEXT, linestyle="--", label="strongest peer")]
-    names += [Line2D([], [], color=TEXT, linewidth=1, marker="|", label="quartiles of the turns")]
+    names += [Line2D([], [], color=TEXT, linewidth=1, marker="|", label="two standard errors")]
     _legend(made, names)
     return made
 

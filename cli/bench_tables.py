@@ -18,8 +18,8 @@ NAMES = {
 # instruction sets of vectors, the widest first
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
 LEGEND = (
-    "ratio: images per second of handgrad divided by the strongest peer's in the same turn",
-    "of turns: the median, of visits the geometric mean of their medians; in brackets the quartiles of all turns",
+    "ratio: images per second of handgrad divided by the strongest peer's, and two standard errors around it",
+    "images per second: the median of the fastest tenth of all windows of 10 ms",
     "one image: the peer's time for the inference of a single image divided by handgrad's",
     "memory: bytes of a training step, handgrad's divided by eager PyTorch's",
 )
@@ -98,7 +98,7 @@ def ratio_rows(report: dict) -> list[list[str]]:
 
 
 def ratio_text(kind: str, ratio: dict | None) -> str:
-    """Return a ratio with the quartiles of its turns; memory has none."""
+    """Return a ratio with the interval of two standard errors; memory has none."""
     if ratio is None:
         return ""
     spread = "" if kind == "memory" else f" ({ratio['lower']:.2f}-{ratio['upper']:.2f})"
@@ -136,8 +136,8 @@ def require_comparable(old: dict, threads: int, isa: str | None) -> None:
         if then != now:
             got = f"{then or 'all'} then and {now or 'all'} now"
             raise ConfigurationError(f"--against: {what}", got=got, expected="the same")
-    if not all("medians" in ratio for result in old["results"] for ratio in result["ratios"].values()):
-        got = "medians over the turns of all visits"
+    if not all("visits" in ratio for result in old["results"] for ratio in result["ratios"].values()):
+        got = "medians over turns"
         raise ConfigurationError("--against: the older results", got=got, expected="those of this version")
 
 

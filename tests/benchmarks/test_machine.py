@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from handgrad.benchmarks import machine
 
 
@@ -49,10 +47,3 @@ def test_a_changed_kernel_is_not_found_in_the_cache(tmp_path):
         exec(compile(path.read_text(), str(path), "exec"), scope)
         names.add(machine.measured(scope["f"]).py_func.__qualname__)
     assert len(names) == 2
-
-
-@pytest.mark.parametrize(("values", "expected"), [([2.0], 0.0), ([1.0, 1.0, 9.0], 0.0)])
-def test_uncertainty_forgets_wild_values(values, expected):
-    from handgrad.benchmarks.turns import uncertainty
-
-    assert uncertainty(values) == expected

@@ -10,7 +10,7 @@ import pytest
 from handgrad.benchmarks import one
 from handgrad.benchmarks.nets import NETS, graph
 from handgrad.benchmarks.ours import Handgrad
-from handgrad.benchmarks.runner import KINDS, Runner
+from handgrad.benchmarks.runner import KINDS, Runner, windows
 from handgrad.benchmarks.turns import kinds_for
 from handgrad.engine import Network, SoftmaxCrossEntropy
 
@@ -106,7 +106,13 @@ def test_a_kind_is_measured_after_getting_ready_and_warming_up(kind):
     rate = runner.rate(kind, 0.0)
     assert runner.calls == [f"enter {kind}", kind, kind] and rate > 0
     if kind == "backward":
-        assert rate == 10 / 0.5
+        assert rate == 10 / 0.5 and runner.rates(kind, 0.0) == [10 / 0.5]
+
+
+def test_windows_are_as_many_calls_as_fill_them():
+    """Of 10 ms: two calls of 5 ms, one of 20 ms, and 1 ms that fills none; alone, it is taken all the same."""
+    assert windows([0.005, 0.005, 0.02, 0.001]) == pytest.approx([200.0, 50.0])
+    assert windows([0.001]) == pytest.approx([1000.0])
 
 
 def test_an_optional_peer_that_cannot_run_is_left_out():

@@ -1,13 +1,14 @@
-"""Turns: the order alternates, ratios are taken within a turn, weak peers leave, and disturbed ones do not count."""
+"""Turns: the order alternates, a rate is that of the fastest windows, weak peers leave, disturbed ones do not count."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from handgrad.benchmarks import turns
-from handgrad.benchmarks.turns import Turns, take_turns, uncertainty, uncertainty_of_mean
+from handgrad.benchmarks.turns import ALONE, Turns, take_turns
 
 
 class Scripted:
@@ -19,7 +20,13 @@ class Scripted:
     def turn(self, kinds, seconds):
         self._order.append(self.label)
         rate = next(self._rates)
-        return dict.fromkeys(kinds, rate)
+        return {kind: [rate] for kind in kinds}
+
+
+def in_turns(rates, **others):
+    """Return the turns of a training step, each with one window."""
+    each = {label: [None if rate is None else [rate] for rate in values] for label, values in rates.items()}
+    return Turns({"step": each}, **others)
 
 
 @pytest.fixture
@@ -36,18 +43,30 @@ def test_order_alternates_and_rejections_are_counted(undisturbed):
     assert taken.count() == 3 and taken.rejected == 9
 
 
-def test_ratios_are_those_to_the_peer_that_is_mostly_the_faster_one():
-    """Peer b is the faster one in a single turn, but a is in most of them; the one lucky turn of b does not count."""
-    rates = {"handgrad": [10.0, 20.0, 30.0], "a": [5.0, 5.0, 10.0], "b": [2.0, 20.0, 6.0]}
-    compared = Turns({"step": rates}).compare("step")
-    assert (compared["strongest"], compared["turns"]) == ("a", 3)
-    assert (compared["ratio"], compared["lower"], compared["upper"]) == pytest.approx((3.0, 2.5, 3.5))
+def test_a_rate_is_the_median_of_the_fastest_tenth_of_all_windows(rng):
+    """Of 200 windows of all turns together the 190th and 191st, however slow the others are."""
+    windows = np.concatenate([rng.uniform(1, 5, 180), np.linspace(10, 29, 20)])
+    rng.shuffle(windows)
+    turns_of = [part.tolist() for part in np.split(windows, [3, 50, 120])]
+    taken = Turns({"step": {"handgrad": turns_of, "a": [[2.0], [1.0], [1.0], [1.0]]}})
+    assert 19.0 <= taken.rate("step", "handgrad") <= 20.0
+    assert taken.rates_of_all("step") == {
+        "handgrad": pytest.approx(np.quantile(windows, ALONE)),
+        "a": pytest.approx(1 + 0.85),  # between the third and the fourth of four
+    }
+
+
+def test_the_strongest_peer_is_the_fastest_one_when_left_alone():
+    """Peer b is slower in most turns, because others were at work, but not when it was left alone."""
+    taken = in_turns({"handgrad": [30.0] * 40, "a": [10.0] * 40, "b": [2.0] * 30 + [15.0] * 10})
+    compared = taken.compare("step")
+    assert (compared["strongest"], compared["ratio"], compared["turns"]) == ("b", 2.0, 40)
 
 
 def test_a_peer_far_behind_leaves_after_the_trial(undisturbed):
     """One that is slower than the strongest by less than FAR stays, and is found to be the stronger one later."""
     order, near, far = [], 1 / (turns.FAR - 0.05), 1 / (turns.FAR + 0.05)
-    rates = {"handgrad": [3.0] * 12, "a": [1.0] * 5 + [0.5] * 7, "b": [near] * 12, "c": [far] * 5}
+    rates = {"handgrad": [3.0] * 12, "a": [1.0] * 12, "b": [near] * 5 + [1.5] * 7, "c": [far] * 5}
     runners = [Scripted(label, values, order) for label, values in rates.items()]
     taken = take_turns(runners, ["step"], 0.0, 12)
     assert {label: values.count(None) for label, values in taken.rates["step"].items()} == {
@@ -56,70 +75,67 @@ def test_a_peer_far_behind_leaves_after_the_trial(undisturbed):
         "handgrad": 0,
     }
     assert taken.racing() == {"step": ["handgrad", "b"]}  # a has fallen behind since, and who left stays away
-    assert taken.strongest("step") == "b" and taken.compare("step")["ratio"] == pytest.approx(3.0 / near)
-    assert taken.medians("step")["c"] == far
+    assert taken.strongest("step") == "b" and taken.compare("step")["ratio"] == pytest.approx(2.0)
+    assert taken.rate("step", "c") == pytest.approx(far)
 
 
 def test_who_left_is_not_the_strongest_however_the_others_do_later(undisturbed):
     """Its few turns were others than those that the ratio is taken over."""
-    rates = {"handgrad": [2.0] * 12, "a": [1.4] * 5 + [0.7] * 7, "b": [1.0] * 5}
+    rates = {"handgrad": [2.0] * 5 + [8.0] * 7, "a": [1.4] * 5 + [1.6] * 7, "b": [1.0] * 5}
     taken = take_turns([Scripted(label, values, []) for label, values in rates.items()], ["step"], 0.0, 12)
     compared = taken.compare("step")
     assert (compared["strongest"], compared["turns"]) == ("a", 12)
-    assert compared["ratio"] == pytest.approx(2.0 / 0.7)
+    assert compared["ratio"] == pytest.approx(5.0)
 
 
 def test_a_machine_that_changes_its_speed_does_not_change_the_ratio(undisturbed):
     speed = [1.0, 0.5, 0.7, 0.9, 0.3]
     runners = [Scripted("handgrad", [3.0 * s for s in speed], []), Scripted("a", speed, [])]
     taken = take_turns(runners, ["step"], 0.0, 5)
-    assert taken.compare("step")["ratio"] == pytest.approx(3.0)
-    assert taken.count() == 5
+    compared = taken.compare("step")
+    assert compared["ratio"] == pytest.approx(3.0) and compared["visits"] == pytest.approx([3.0] * 5)
+    assert taken.count() == 5 and compared["uncertainty"] == pytest.approx(0.0)
 
 
-def test_processes_count_alike_and_by_the_mean_of_their_medians():
-    """A peer has two speeds, either in a whole process; a median over all turns would be that of most turns, here 4."""
-    theirs = [1.0] * 4 + [9.0] + [0.25] * 6 + [9.0] * 5 + [0.25] * 7
-    starts, disturbed = [0, 5, 11, 16], {12}
-    compared = Turns({"step": {"handgrad": [1.0] * 23, "a": theirs}}, 0, disturbed, starts).compare("step")
-    assert compared["medians"] == [1.0, 4.0, 4.0] and compared["turns"] == 18  # the third has too few quiet turns
-    assert compared["ratio"] == pytest.approx(16 ** (1 / 3)) and compared["upper"] == 4.0
-    assert compared["uncertainty"] == pytest.approx(math.log(4) / 3)  # deviations of ln 4 times (-2, 1, 1) / 3
+def test_each_visit_has_its_ratio():
+    """The third of four processes has no turn that counts."""
+    theirs = [1.0] * 5 + [0.5] * 6 + [9.0] + [0.25] * 7
+    taken = in_turns({"handgrad": [1.0] * 19, "a": theirs}, disturbed={11}, starts=[0, 5, 11, 12])
+    compared = taken.compare("step")
+    assert compared["visits"] == [1.0, 2.0, 4.0] and compared["turns"] == 18
+    assert compared["ratio"] == 1.0  # of the fastest windows, wherever they are
 
 
-def test_a_few_turns_of_each_process_are_better_than_none():
-    taken = Turns({"step": {"handgrad": [4.0] * 3, "a": [1.0, 2.0, 2.0]}}, disturbed={2}, starts=[0, 1, 2])
-    assert taken.compare("step")["medians"] == [4.0, 2.0]
+@pytest.mark.parametrize("processes", [1, 20])
+def test_uncertainty_is_the_spread_of_repetitions(rng, processes):
+    """Within a factor of 2, which is what 20 visits say of a high quantile's standard error, and 5 of our repetitions."""
+    ratios, errors = [], []
+    for _ in range(30):
+        windows = rng.normal(10, 0.5, size=(2, 20, 30)).tolist()
+        starts = [20 // processes * k for k in range(processes)]
+        taken = Turns({"step": dict(zip(("handgrad", "a"), windows, strict=True))}, starts=starts)
+        compared = taken.compare("step")
+        ratios.append(math.log(compared["ratio"]))
+        errors.append(compared["uncertainty"])
+        assert compared["upper"] / compared["ratio"] == pytest.approx(math.exp(2 * compared["uncertainty"]))
+        assert compared["lower"] * compared["upper"] == pytest.approx(compared["ratio"] ** 2)
+    assert 1 / 2 < np.mean(errors) / np.std(ratios) < 2
+    assert in_turns({"handgrad": [1.0], "a": [1.0]}).compare("step")["uncertainty"] == 0.0
+
+
+def test_a_ratio_is_that_of_the_same_turns():
+    """A peer that was not there when this engine had its best moments is not blamed for it."""
+    taken = in_turns({"handgrad": [4.0, 4.0, 9.0], "a": [2.0, 2.0, None]})
+    assert taken.compare("step")["ratio"] == 2.0
 
 
 @pytest.mark.parametrize(("failed", "expected"), [({}, "a"), ({"b": 20}, "b")])
 def test_who_could_not_run_has_not_left(failed, expected):
     """The stronger peer b runs in the first of three processes alone: because it left, or because it failed later."""
     theirs = {"a": [1.0] * 30, "b": [1.5] * 10 + [None] * 20, "c": [2.0] * 5 + [None] * 25}
-    taken = Turns({"step": {"handgrad": [3.0] * 30, **theirs}}, starts=[0, 10, 20], failed=failed)
+    taken = in_turns({"handgrad": [3.0] * 30, **theirs}, starts=[0, 10, 20], failed=failed)
     assert taken.strongest("step") == expected
     assert ("b" in taken.near("step")) == bool(failed) and "c" not in taken.near("step")
-
-
-def test_the_strongest_is_the_one_with_the_least_mean_over_the_processes():
-    """Peer a has the least median over all turns, but b has the least mean of the two processes."""
-    theirs = {"a": [1 / 2] * 7 + [1 / 8] * 5, "b": [1 / 3] * 12}
-    taken = Turns({"step": {"handgrad": [1.0] * 12, **theirs}}, starts=[0, 7])
-    assert taken.strongest("step") == "b" and taken.near("step") == ["handgrad", "b"]
-    assert taken.compare("step")["ratio"] == pytest.approx(3.0)
-
-
-def test_uncertainty_of_a_mean(rng):
-    """The standard error of the mean of n numbers is σ / √n; 1.2 is five of its own, 1 / √800, for 400 numbers."""
-    values = rng.normal(10, 0.1, size=400)
-    assert 1 / 1.2 < uncertainty_of_mean(list(values)) / (0.01 / 20) < 1.2
-    assert uncertainty_of_mean([3.0]) == 0.0
-
-
-def test_uncertainty_of_a_normal_sample(rng):
-    """The standard error of the median of n normal numbers is 1.25 σ / √n; a factor of 1.3 for the estimate itself."""
-    values = rng.normal(10, 1, size=400)
-    assert 1 / 1.3 < uncertainty(list(values)) / (1.25 / 20 / 10) < 1.3
 
 
 def test_disturbed_turns_do_not_count(monkeypatch):
@@ -129,8 +145,8 @@ def test_disturbed_turns_do_not_count(monkeypatch):
     runners = [Scripted("handgrad", [2.0, 2.0, 2.0, 2.0], []), Scripted("a", [1.0, 9.0, 1.0, 1.0], [])]
     taken = take_turns(runners, ["step"], 0.0, 4)
     assert taken.count() == 4 and taken.disturbed == {1} and taken.rejected == turns.TRIES + 2
-    assert taken.compare("step")["lower"] == 2.0 and taken.compare("step")["turns"] == 3
-    assert taken.medians("step") == {"handgrad": 2.0, "a": 1.0}
+    assert taken.compare("step")["ratio"] == 2.0 and taken.compare("step")["turns"] == 3
+    assert taken.rates_of_all("step") == {"handgrad": 2.0, "a": 1.0}
 
 
 def test_a_machine_that_is_never_quiet_is_measured_all_the_same(monkeypatch):
@@ -153,5 +169,5 @@ def test_each_kind_has_its_own_race(undisturbed):
     runners = [Asked(label, [1.0, 1.0], []) for label in ("handgrad", "a", "b", "c")]
     taken = take_turns(runners, ["step", "forward"], 0.0, 1, racing)
     assert asked == [("handgrad", ["step", "forward"]), ("a", ["step"]), ("b", ["forward"])]
-    assert taken.rates["forward"] == {"handgrad": [1.0], "a": [None], "b": [1.0], "c": [None]}
+    assert taken.rates["forward"] == {"handgrad": [[1.0]], "a": [None], "b": [[1.0]], "c": [None]}
     assert taken.strongest("forward") == "b"
