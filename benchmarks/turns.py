@@ -81,22 +81,21 @@ class Turns:
         return self.rate(kind, next(iter(self.rates[kind])), turns) / self.rate(kind, label, turns)
 
     def visits(self, kind: str, label: str) -> list[list[int]]:
-        """Return a peer's turns that count, process by process; of a single process, turn by turn."""
-        used, starts = self.used(kind, label), self.starts
-        if len(starts) == 1:
-            return [[k] for k in used]
-        visits = [[] for _ in starts]
-        for k in used:
-            visits[bisect(starts, k) - 1].append(k)
+        """Return a peer's turns that count, by process."""
+        visits = [[] for _ in self.starts]
+        for k in self.used(kind, label):
+            visits[bisect(self.starts, k) - 1].append(k)
         return [turns for turns in visits if turns]
 
     def uncertainty(self, kind: str, label: str) -> float:
         """Return the standard error of the ratio to a peer, relative to it; 0 if there is but one turn.
 
-        By the jackknife: √((n - 1) / n Σ (r_v - r̄)²), r_v the logarithm of the ratio without the v-th of n visits
-        (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3).
+        By the jackknife: √((n - 1) / n Σ (r_v - r̄)²), r_v the logarithm of the ratio without the v-th of n visits, or
+        turns of a single visit (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3).
         """
         visits = self.visits(kind, label)
+        if len(visits) == 1:
+            visits = [[turn] for turn in visits[0]]
         if len(visits) == 1:
             return 0.0
         others = [list(chain(*visits[:v], *visits[v + 1 :])) for v in range(len(visits))]

@@ -69,8 +69,10 @@ class Visits:
         if len(turns.rates["step"]) == 1:
             return True
         ratios = [turns.compare(kind) for kind in turns.rates]
-        known = all(ratio["turns"] >= TRIAL and ratio["uncertainty"] < STEADY for ratio in ratios)
-        return known and 2 * len(self.found) >= self.count
+        return all(
+            ratio["turns"] >= TRIAL and 2 * len(ratio["visits"]) >= self.count and ratio["uncertainty"] < STEADY
+            for ratio in ratios
+        )
 
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""

@@ -93,7 +93,7 @@ def test_a_machine_that_changes_its_speed_does_not_change_the_ratio(undisturbed)
     runners = [Scripted("handgrad", [3.0 * s for s in speed], []), Scripted("a", speed, [])]
     taken = take_turns(runners, ["step"], 0.0, 5)
     compared = taken.compare("step")
-    assert compared["ratio"] == pytest.approx(3.0) and compared["visits"] == pytest.approx([3.0] * 5)
+    assert compared["ratio"] == pytest.approx(3.0) and compared["visits"] == pytest.approx([3.0])
     assert taken.count() == 5 and compared["uncertainty"] == pytest.approx(0.0)
 
 

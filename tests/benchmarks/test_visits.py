@@ -48,7 +48,7 @@ def test_the_next_visit_is_told_who_takes_part():
 
 @pytest.mark.parametrize(("spread", "is_steady"), [(0.0, True), (STEADY, True), (20 * STEADY, False)])
 def test_visits_go_on_until_every_ratio_is_known(spread, is_steady):
-    """Five turns at 1 - spread, 1 - spread, 1, 1 + spread, 1 + spread: far below spread for small ones."""
+    """Five turns at 1 - spread, 1 - spread, 1, 1 + spread, 1 + spread."""
     visits = Visits("lenet5", 64)
     ours = [1 - spread, 1 - spread, 1.0, 1 + spread, 1 + spread]
     visits.add(visit({"handgrad": ours, "a": [1.0] * 5}))
@@ -66,7 +66,7 @@ def test_a_few_turns_are_not_enough_however_much_they_agree(turns, disturbed):
 
 @pytest.mark.parametrize(("second", "is_steady"), [(1 + STEADY, True), (1 + 3 * STEADY, False)])
 def test_visits_that_differ_are_not_enough_however_steady_each_is(second, is_steady):
-    """The standard error of a mean of two is half of their difference; that of the fastest windows is not far from it."""
+    """The standard error that the jackknife gives for two is half of their difference."""
     visits = Visits("lenet5", 64)
     for rate in (1.0, second):
         visits.add(visit({"handgrad": [rate] * 40, "a": [1.0] * 40}))

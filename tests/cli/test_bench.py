@@ -82,7 +82,7 @@ def test_json_of_one_network(capsys, tmp_path):
     ("asked", "expected"), [([], "abc" * 3 + "bccc"), (["--visits", "1", "--repeats", "7"], "abcbc")]
 )
 def test_networks_are_visited_in_turn_until_their_ratios_are_known(capsys, monkeypatch, asked, expected):
-    """The first is known at once, the second after another visit, and the third never."""
+    """The first is known at once, the second when another visit is as fast as a single one was, and the third never."""
     names, order, least = {"mlp": "a", "two-conv": "b", "conv-1x1": "c"}, [], 1 if asked else 3
 
     def run_module(module, words, isa, what):
@@ -92,10 +92,13 @@ def test_networks_are_visited_in_turn_until_their_ratios_are_known(capsys, monke
         assert (module, words[1]) == ("one", "8") and "--peers" in words
         assert words[2] == ("--racing" if count > 1 else "--threads")
         assert words[words.index("--repeats") + 1] == ("7" if asked else "12")
-        speeds = {"a": 2.0, "b": 2.0 + (count == least == 1) / 3, "c": 2.0 + count % 2}
+        fast_once = [3.0] + [2.0] * 11 if least == 1 else [3.0 if count in (1, least + 1) else 2.0] * 12
+        speeds = {"a": [2.0] * 12, "b": fast_once, "c": [1.2 ** (12 * count + k) for k in range(12)]}
         found = {"threads": 1, "tile": 8, "operations": 1.0, "peak_gflops": 1.0, "rejected": 0, "disturbed": []}
         found |= {"memory_bytes": {"handgrad": 1, "PyTorch eager": 1}, "first_step_seconds": {}, "left_out": {}}
-        return found | {"rates": {"step": {"handgrad": [[speeds[name]]] * 12, "PyTorch eager": [[1.0]] * 12}}}
+        return found | {
+            "rates": {"step": {"handgrad": [[speed] for speed in speeds[name]], "PyTorch eager": [[1.0]] * 12}}
+        }
 
     monkeypatch.setattr(bench, "run_module", run_module)
     monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
