@@ -68,7 +68,7 @@ def start(makers: list, kinds: list[str]) -> tuple[list[Runner], dict[str, float
             runner.step()
             first[label] = time.perf_counter() - began
             for kind in kinds:
-                runner.rate(kind, 0.0)
+                runner.rates(kind, 0.0)
         except Exception as error:
             if "compile" not in label and "JAX" not in label:
                 raise
@@ -93,7 +93,7 @@ def visit(
     with_peers: bool = False,
     racing: dict[str, list[str]] | None = None,
 ) -> dict:
-    """Return what one visit to a network gives: every turn's rates, and on the first one its memory as well.
+    """Return what one visit to a network gives: the rates of every turn's windows, on the first one its memory as well.
 
     Parameters
     ----------

@@ -61,13 +61,8 @@ class Runner:
         runs_per_second(self.step, START)
         return {kind: self.rates(kind, seconds) for kind in kinds}
 
-    def rate(self, kind: str, seconds: float) -> float:
-        """Return how many samples a second go through; as ``rates``, but in all windows together."""
-        times, samples = self._seconds(kind, seconds)
-        return samples * len(times) / sum(times)
-
     def rates(self, kind: str, seconds: float) -> list[float]:
-        """Return how many samples a second go through, in each window of about so many seconds.
+        """Return how many samples a second go through, in each window of a measurement of about so many seconds.
 
         Parameters
         ----------
@@ -76,20 +71,16 @@ class Runner:
         seconds : float
             For training steps; the others take their share.
         """
-        times, samples = self._seconds(kind, seconds)
-        return [samples * rate for rate in windows(times)]
-
-    def _seconds(self, kind: str, seconds: float) -> tuple[list[float], int]:
-        """Return the seconds of each call, and the samples of a call."""
         self.enter(kind)
         seconds *= KINDS[kind]
         timed = {"step": _timed(self.step), "forward": _timed(self.forward), "backward": self.backward_seconds}
-        measure = timed.get(kind) or _timed(self.classify_one)
+        measure = (timed | {"latency": _timed(self.classify_one)})[kind]
         runs_per_second(measure, WARM * seconds)
         times, start = [], time.perf_counter()
         while not times or time.perf_counter() - start < seconds:
             times.append(measure())
-        return times, 1 if kind == "latency" else self.batch
+        samples = 1 if kind == "latency" else self.batch
+        return [samples * rate for rate in windows(times)]
 
 
 def _timed(run: Callable[[], None]) -> Callable[[], float]:

@@ -7,8 +7,12 @@ windows, and a runner's rate is the median of the fastest tenth of all its windo
 with that the same ratio was 1.05 in the midst of the bad hour.
 
 The threads of a runner are woken up once in a turn, for everything that is measured of it. The order alternates, so
-that neither side is always the one that comes after the other's heat. The strongest peer is the one with the highest
-rate. A peer that the first turns show to be far from the strongest takes no more of them, which saves time.
+that neither side is always the one that comes after the other's heat. The strongest peer is the one with the least
+ratio, which is that of two rates over the same turns. A peer that the first turns show to be far from the strongest
+takes no more of them, which saves time.
+
+How well a ratio is known is told by the ratios of the visits, as if it were their geometric mean. It is a better one,
+because a visit in a bad hour has no say in it.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from .machine import TRIES, quietly
 from .runner import KINDS, Runner
 
 TRIAL = 5  # after so many turns, peers leave
-FAR = 1.3  # whose ratio is so many times the strongest's; runners differ less from process to process, by 1.2
+FAR = 1.3  # whose ratio is so many times the strongest's; from process to process one runner differs by up to 1.2
 PAUSE = 0.02  # seconds between two runners; OpenMP's threads look for work for some 12 ms before they sleep
 ALONE = 0.95  # this quantile is the median of the fastest tenth
 
@@ -87,31 +91,12 @@ class Turns:
             visits[bisect(self.starts, k) - 1].append(k)
         return [turns for turns in visits if turns]
 
-    def uncertainty(self, kind: str, label: str) -> float:
-        """Return the standard error of the ratio to a peer, relative to it; 0 if there is but one turn.
-
-        By the jackknife: √((n - 1) / n Σ (r_v - r̄)²), r_v the logarithm of the ratio without the v-th of n visits, or
-        turns of a single visit (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3).
-        """
-        visits = self.visits(kind, label)
-        if len(visits) == 1:
-            visits = [[turn] for turn in visits[0]]
-        if len(visits) == 1:
-            return 0.0
-        others = [list(chain(*visits[:v], *visits[v + 1 :])) for v in range(len(visits))]
-        logs = [math.log(self.ratio(kind, label, turns)) for turns in others]
-        return math.sqrt((len(logs) - 1) * statistics.pvariance(logs))
-
     def _still_there(self, kind: str) -> dict[str, float]:
         """Return the ratios to the peers that took at least half of the turns they could; the others have left."""
         count, (_, *peers) = self.count(), self.rates[kind].items()
         taken = {label: count - values.count(None) for label, values in peers}
         there = [label for label, turns in taken.items() if turns and turns >= (count - self.failed.get(label, 0)) / 2]
         return {label: self.ratio(kind, label, self.used(kind, label)) for label in there}
-
-    def strongest(self, kind: str) -> str:
-        """Return the peer with the least ratio, of those that have not left."""
-        return self.compare(kind)["strongest"]
 
     def near(self, kind: str) -> list[str]:
         """Return the first runner and the peers that are not far from the strongest."""
@@ -124,19 +109,25 @@ class Turns:
         return {kind: self.near(kind) if self.count() >= TRIAL else list(rates) for kind, rates in self.rates.items()}
 
     def compare(self, kind: str) -> dict[str, object]:
-        """Return the ratio to the strongest peer, the interval of two standard errors, and each visit's ratio."""
+        """Return the ratio to the strongest peer, each visit's, and the interval of two standard errors."""
         ratios = self._still_there(kind)
         strongest = min(ratios, key=ratios.get)
-        ratio, error = ratios[strongest], self.uncertainty(kind, strongest)
+        ratio, visits = ratios[strongest], [self.ratio(kind, strongest, k) for k in self.visits(kind, strongest)]
+        error = uncertainty(visits)
         return {
             "ratio": ratio,
-            "lower": ratio * math.exp(-2 * error),
-            "upper": ratio * math.exp(2 * error),
+            "lower": ratio * math.exp(-2 * (error or 0.0)),
+            "upper": ratio * math.exp(2 * (error or 0.0)),
             "uncertainty": error,
             "strongest": strongest,
             "turns": len(self.used(kind, strongest)),
-            "visits": [self.ratio(kind, strongest, turns) for turns in self.visits(kind, strongest)],
+            "visits": visits,
         }
+
+
+def uncertainty(values: Sequence[float]) -> float | None:
+    """Return the standard error of a geometric mean, relative to it; None for one value, of which nothing is known."""
+    return statistics.stdev(map(math.log, values)) / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def take_turns(

@@ -69,20 +69,15 @@ class Visits:
         if len(turns.rates["step"]) == 1:
             return True
         ratios = [turns.compare(kind) for kind in turns.rates]
-        return all(
-            ratio["turns"] >= TRIAL and 2 * len(ratio["visits"]) >= self.count and ratio["uncertainty"] < STEADY
-            for ratio in ratios
-        )
+        return all(2 * len(ratio["visits"]) >= self.count and _is_known(ratio) for ratio in ratios)
 
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""
         turns, net, first = self._turns(), NETS[self.name], self.found[0]
         gflops = first["operations"] * turns.rate("step", OURS) / 1e9
         peak = max(visit["peak_gflops"] for visit in self.found)
-        goals, rates = (
-            {"step": net.goal, "memory": MEMORY_GOAL},
-            {kind: turns.rates_of_all(kind) for kind in turns.rates},
-        )
+        goals = {"step": net.goal, "memory": MEMORY_GOAL}
+        rates = {kind: turns.rates_of_all(kind) for kind in turns.rates}
         result = {"net": self.name, "title": net.title, "batch": self.batch, "threads": first["threads"]}
         result |= {"tile": first["tile"], "images_per_second": {k: v for k, v in rates.items() if k != "latency"}}
         if "latency" in rates:
@@ -92,6 +87,10 @@ class Visits:
         result |= {name: first[name] for name in ("memory_bytes", "first_step_seconds")}
         result |= {"visits": len(self.found), "turns": turns.count(), "rejected": turns.rejected, "goals": goals}
         return result | {"left_out": self.left_out, "ratios": ratios_of(turns, first["memory_bytes"])}
+
+
+def _is_known(ratio: dict) -> bool:
+    return ratio["turns"] >= TRIAL and ratio["uncertainty"] is not None and ratio["uncertainty"] < STEADY
 
 
 def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:

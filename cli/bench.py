@@ -76,8 +76,8 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
 
     With --peers every network is trained by the others as well, in the same process and in turns, A B B A. All are
     visited several times, in new processes, up to twice as often as asked for where ratios are not known to 2 % before.
-    A rate is the median of the fastest tenth of all windows of 10 ms, in which a runner was left alone; ratios to the
-    strongest peer are shown with two standard errors around them. Turns during which others used the machine are
+    A rate is the median of the fastest tenth of all windows of some 10 ms, in which a runner was left alone; ratios to
+    the strongest peer are shown with two standard errors around them. Turns during which others used the machine are
     rejected and counted. The peers' samples are floats that lie ready; this engine gathers, scales and packs bytes in
     every step. Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less. If a visit fails,
     the others count, but the exit code is 1.
@@ -180,7 +180,7 @@ def read_report(path: str, option: str) -> dict:
         reason = f"kind {report['kind']!r}"
         if report["kind"] in WITH and report["machine"]:
             ratios = [result.get("ratios", {}) for result in report.get("results", [])]
-            if all("uncertainty" in ratio for of_net in ratios for ratio in of_net.values()):
+            if all("visits" in ratio for of_net in ratios for ratio in of_net.values()):
                 return report
             reason = "of an older version"
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -17,9 +17,9 @@ NAMES = {
 }
 # instruction sets of vectors, the widest first
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
+RATES = "rates and times: the median of the fastest tenth of all windows of some 10 ms"
 LEGEND = (
     "ratio: images per second of handgrad divided by the strongest peer's, and two standard errors around it",
-    "images per second: the median of the fastest tenth of all windows of 10 ms",
     "one image: the peer's time for the inference of a single image divided by handgrad's",
     "memory: bytes of a training step, handgrad's divided by eager PyTorch's",
 )
@@ -60,7 +60,7 @@ def networks(report: dict) -> str:
             "",
             table(["network", "batch", *_ratio_header(), "strongest peer"], cells, "l" + "r" * 7),
         ]
-    lines += ["", machine_line(report), *(LEGEND if cells else ()), *_precision(report)]
+    lines += ["", machine_line(report), RATES, *(LEGEND if cells else ()), *_precision(report)]
     lines += [
         f"left out: {r['net']}, {r['batch']}: {label} ({reason})"
         for r in report["results"]
@@ -71,7 +71,10 @@ def networks(report: dict) -> str:
 
 def _precision(report: dict) -> list[str]:
     """Return a line on how well the ratios are known; none without ratios."""
-    known = [ratio["uncertainty"] for r in report["results"] for kind, ratio in r["ratios"].items() if kind != "memory"]
+    errors = [
+        ratio["uncertainty"] for r in report["results"] for kind, ratio in r["ratios"].items() if kind != "memory"
+    ]
+    known = [error for error in errors if error is not None]
     return [f"standard error: {statistics.median(known):.1%} in the middle, at most {max(known):.1%}"] if known else []
 
 
@@ -98,10 +101,10 @@ def ratio_rows(report: dict) -> list[list[str]]:
 
 
 def ratio_text(kind: str, ratio: dict | None) -> str:
-    """Return a ratio with the interval of two standard errors; memory has none."""
+    """Return a ratio with the interval of two standard errors, if they are known; memory has none."""
     if ratio is None:
         return ""
-    spread = "" if kind == "memory" else f" ({ratio['lower']:.2f}-{ratio['upper']:.2f})"
+    spread = "" if kind == "memory" or ratio["uncertainty"] is None else f" ({ratio['lower']:.2f}-{ratio['upper']:.2f})"
     return f"{ratio['ratio']:.2f}{spread}"
 
 
@@ -136,9 +139,6 @@ def require_comparable(old: dict, threads: int, isa: str | None) -> None:
         if then != now:
             got = f"{then or 'all'} then and {now or 'all'} now"
             raise ConfigurationError(f"--against: {what}", got=got, expected="the same")
-    if not all("visits" in ratio for result in old["results"] for ratio in result["ratios"].values()):
-        got = "medians over turns"
-        raise ConfigurationError("--against: the older results", got=got, expected="those of this version")
 
 
 def deviations(new: dict, old: dict) -> list[dict]:

@@ -31,7 +31,7 @@ def test_a_step_trains_and_everything_else_runs(name):
     trained = runner.network.theta.copy()
     for kind in kinds_for(NETS[name].classes):
         if kind != "step":
-            assert runner.rate(kind, 0.001) > 0
+            assert runner.rates(kind, 0.001)[0] > 0
     assert (runner.network.theta == trained).all()  # the others only compute
 
 
@@ -101,12 +101,22 @@ def test_a_turn_starts_all_threads_with_training_and_runs_each_kind(monkeypatch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_is_measured_after_getting_ready_and_warming_up(kind):
+def test_a_kind_is_measured_after_getting_ready_and_warming_up(monkeypatch, kind):
+    monkeypatch.setattr("handgrad.benchmarks.runner._timed", lambda run: lambda: run() or 0.5)
     runner = Counted()
-    rate = runner.rate(kind, 0.0)
-    assert runner.calls == [f"enter {kind}", kind, kind] and rate > 0
-    if kind == "backward":
-        assert rate == 10 / 0.5 and runner.rates(kind, 0.0) == [10 / 0.5]
+    rates = runner.rates(kind, 0.0)
+    assert runner.calls == [f"enter {kind}", kind, kind]
+    assert rates == [(1 if kind == "latency" else 10) / 0.5]
+
+
+def test_a_turn_is_cut_into_windows():
+    class Slow(Counted):
+        def backward_seconds(self):
+            time.sleep(0.004)
+            return 0.004
+
+    rates = Slow().turn(["backward"], 0.1)["backward"]
+    assert len(rates) > 1 and rates == pytest.approx([10 / 0.004] * len(rates))
 
 
 def test_windows_are_as_many_calls_as_fill_them():
@@ -143,7 +153,7 @@ def test_the_peer_is_the_same_network(name):
     peer.step()
     assert any((p != q).any() for p, q in zip(peer.module.parameters(), before, strict=True))
     for kind in KINDS:
-        assert peer.rate(kind, 0.001) > 0
+        assert peer.rates(kind, 0.001)[0] > 0
         assert peer.module.training == (kind in ("step", "backward"))
 
 
@@ -168,4 +178,4 @@ def test_jax_computes_the_same_gradients(name):
         found = np.moveaxis(np.asarray(gradients[1]), -1, 1)
         assert np.abs(found - dL_dx).max() <= 1e-4 * np.abs(dL_dx).max()
     for kind in KINDS:
-        assert peer.rate(kind, 0.001) > 0
+        assert peer.rates(kind, 0.001)[0] > 0
