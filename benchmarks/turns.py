@@ -11,8 +11,8 @@ that neither side is always the one that comes after the other's heat. The stron
 ratio, which is that of two rates over the same turns. A peer that the first turns show to be far from the strongest
 takes no more of them, which saves time.
 
-How well a ratio is known is told by the ratios of the visits, as if it were their geometric mean. It is a better one,
-because a visit in a bad hour has no say in it.
+How well a ratio is known is told by what each visit says of it, and by what the others say without it, whichever
+differ more: a visit in a bad hour has no say in the ratio, and one that alone had a very good moment has too much.
 """
 
 from __future__ import annotations
@@ -91,6 +91,21 @@ class Turns:
             visits[bisect(self.starts, k) - 1].append(k)
         return [turns for turns in visits if turns]
 
+    def uncertainty(self, kind: str, label: str) -> float | None:
+        """Return the standard error of the ratio to a peer, relative to it; None for a single visit.
+
+        The larger one of two: that of the geometric mean of n visits' own ratios, s / √n with their standard deviation
+        s, and the jackknife's, √((n - 1) / n Σ (r_v - r̄)²) with r_v the ratio without visit v (Efron, The Jackknife,
+        the Bootstrap and Other Resampling Plans, 1982, chapter 3); of logarithms.
+        """
+        visits = self.visits(kind, label)
+        if len(visits) == 1:
+            return None
+        others = [list(chain(*visits[:v], *visits[v + 1 :])) for v in range(len(visits))]
+        own, without = ([math.log(self.ratio(kind, label, k)) for k in turns] for turns in (visits, others))
+        count = len(visits)
+        return max(statistics.stdev(own) / math.sqrt(count), math.sqrt((count - 1) * statistics.pvariance(without)))
+
     def _still_there(self, kind: str) -> dict[str, float]:
         """Return the ratios to the peers that took at least half of the turns they could; the others have left."""
         count, (_, *peers) = self.count(), self.rates[kind].items()
@@ -112,8 +127,8 @@ class Turns:
         """Return the ratio to the strongest peer, each visit's, and the interval of two standard errors."""
         ratios = self._still_there(kind)
         strongest = min(ratios, key=ratios.get)
-        ratio, visits = ratios[strongest], [self.ratio(kind, strongest, k) for k in self.visits(kind, strongest)]
-        error = uncertainty(visits)
+        ratio, visits = ratios[strongest], self.visits(kind, strongest)
+        error = self.uncertainty(kind, strongest)
         return {
             "ratio": ratio,
             "lower": ratio * math.exp(-2 * (error or 0.0)),
@@ -121,13 +136,8 @@ class Turns:
             "uncertainty": error,
             "strongest": strongest,
             "turns": len(self.used(kind, strongest)),
-            "visits": visits,
+            "visits": [self.ratio(kind, strongest, turns) for turns in visits],
         }
-
-
-def uncertainty(values: Sequence[float]) -> float | None:
-    """Return the standard error of a geometric mean, relative to it; None for one value, of which nothing is known."""
-    return statistics.stdev(map(math.log, values)) / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def take_turns(
