@@ -1,10 +1,11 @@
 """Turns: all runners one after the other, again and again, A B C and then C B A.
 
-A machine becomes faster and slower within tenths of a second and over hours: others use the second thread of a core,
-its caches and the memory, and no counter says so. That only ever makes a runner slower, and some more than others: the
-median ratio to PyTorch's forward pass of one convolution was 1.1 in one hour and 2.1 in the next. So a turn is cut into
-windows, and a runner's rate is the median of the fastest tenth of all its windows, those in which it was left alone:
-with that the same ratio was 1.05 in the midst of the bad hour.
+A machine that others use as well becomes faster and slower within tenths of a second and over hours, and no counter
+says so: the multiply-adds of two threads were seen to go from 140 to 360 GFLOP/s and back within seconds. That only
+ever makes a runner slower, and some more than others: the median ratio to PyTorch's forward pass of one convolution was
+1.1 in one hour and 2.1 in the next. So a turn is cut into windows, and a runner's rate is the median of the fastest
+tenth of all its windows, those in which it was left alone: with that the same ratio was 1.05 in the midst of the bad
+hour.
 
 The threads of a runner are woken up once in a turn, for everything that is measured of it. The order alternates, so
 that neither side is always the one that comes after the other's heat. The strongest peer is the one with the least
