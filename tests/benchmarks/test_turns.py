@@ -106,8 +106,8 @@ def test_each_visit_has_its_ratio():
 def test_how_well_a_ratio_is_known():
     """Three visits, whose ratios are 1, 2 and 4 and without one of them 1, 1 and 2 but for interpolation.
 
-    Their own deviations are -1, 0 and 1 times ln 2; those of the others are -1, -1 and 2 thirds of it, and the larger
-    standard error is ln 2 √2 times 2 / 3. When one visit is slow, the others do not miss it, and its own ratio tells.
+    Their own deviations are -1, 0 and 1 times ln 2; those of the others are -1, -1 and 2 thirds of it, which makes the
+    larger standard error, 2 / 3 ln 2. When one visit is slow, the others do not miss it, and its own ratio tells.
     """
     rates = {"handgrad": [1.0] * 300, "a": [1.0] * 100 + [0.5] * 100 + [0.25] * 100}
     compared = in_turns(rates, starts=[0, 100, 200]).compare("step")
