@@ -74,10 +74,10 @@ class Visits:
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""
         turns, net, first = self._turns(), NETS[self.name], self.found[0]
-        gflops = first["operations"] * turns.rate("step", OURS) / 1e9
-        peak = max(visit["peak_gflops"] for visit in self.found)
         goals = {"step": net.goal, "memory": MEMORY_GOAL}
         rates = {kind: turns.rates_of_all(kind) for kind in turns.rates}
+        gflops = first["operations"] * rates["step"][OURS] / 1e9
+        peak = max(visit["peak_gflops"] for visit in self.found)
         result = {"net": self.name, "title": net.title, "batch": self.batch, "threads": first["threads"]}
         result |= {"tile": first["tile"], "images_per_second": {k: v for k, v in rates.items() if k != "latency"}}
         if "latency" in rates:

@@ -238,7 +238,7 @@ def measure_networks(asked: dict) -> dict:
     from ..benchmarks.visits import MOST, Visits
 
     threads, networks = threads_of(asked), [Visits(name, batch) for name, batch in chosen(asked)]
-    visits, lost, always = asked["visits"], 0, ["--threads", str(threads), *turn_words(asked)]
+    visits, always = asked["visits"], ["--threads", str(threads), *turn_words(asked)]
     always += ["--peers"] if asked["peers"] else []
     for k in range(MOST * visits):
         for network in networks if k < visits else [n for n in networks if not n.is_steady()]:
@@ -250,13 +250,12 @@ def measure_networks(asked: dict) -> dict:
                 if not network.found:
                     raise
                 network.lose(str(error))
-                lost += 1
                 note(f"{error}; its other visits count")
                 continue
             network.add(visit)
             for label, reason in visit["left_out"].items():
                 note(f"{label} is left out: {reason}")
-    results = [network.result() for network in networks]
+    results, lost = [network.result() for network in networks], sum(n.count - len(n.found) for n in networks)
     return {"kind": "networks", "threads": threads, "visits": visits, "lost": lost, "results": results}
 
 
