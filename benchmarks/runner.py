@@ -10,8 +10,10 @@ from .machine import runs_per_second
 # share of the seconds: a training step; outputs of a mini-batch; from loss to gradients; inference of one image
 KINDS = {"step": 1.0, "forward": 0.35, "backward": 0.6, "latency": 0.25}
 WARM = 0.15  # of these seconds go by before the clock starts, so that caches and buffers are those of this kind
-WINDOW = 0.01  # seconds; others come and go within tenths of a second
+WINDOW = 0.01  # seconds, or one call; others come and go within tenths of a second
 START = 0.03  # and so many before a turn, because threads that wake up on one core need up to 30 ms to spread out
+
+Window = tuple[int, float]  # samples and seconds
 
 
 class Runner:
@@ -47,22 +49,22 @@ class Runner:
     def enter(self, kind: str) -> None:
         """Get ready for turns of one kind."""
 
-    def turn(self, kinds: Sequence[str], seconds: float) -> dict[str, list[float]]:
-        """Return the rates of several kinds, measured one after the other while training has all threads at work.
+    def turn(self, kinds: Sequence[str], seconds: float) -> dict[str, list[Window]]:
+        """Return the windows of several kinds, measured one after the other while training has all threads at work.
 
         Parameters
         ----------
         kinds : sequence of str
             Of KINDS.
         seconds : float
-            As for ``rates``.
+            As for ``windows``.
         """
         self.enter("step")
         runs_per_second(self.step, START)
-        return {kind: self.rates(kind, seconds) for kind in kinds}
+        return {kind: self.windows(kind, seconds) for kind in kinds}
 
-    def rates(self, kind: str, seconds: float) -> list[float]:
-        """Return how many samples a second go through, in each window of a measurement of about so many seconds.
+    def windows(self, kind: str, seconds: float) -> list[Window]:
+        """Measure for about so many seconds; return how many samples went through in each window, and its seconds.
 
         Parameters
         ----------
@@ -80,7 +82,7 @@ class Runner:
         while not times or time.perf_counter() - start < seconds:
             times.append(measure())
         samples = 1 if kind == "latency" else self.batch
-        return [samples * rate for rate in windows(times)]
+        return join([(samples, spent) for spent in times], WINDOW)
 
 
 def _timed(run: Callable[[], None]) -> Callable[[], float]:
@@ -94,15 +96,15 @@ def _timed(run: Callable[[], None]) -> Callable[[], float]:
     return measure
 
 
-def windows(times: Sequence[float]) -> list[float]:
-    """Return calls per second in each window: as many calls as it takes to reach WINDOW seconds.
+def join(windows: Sequence[Window], length: float) -> list[Window]:
+    """Return longer windows, of as many neighbours as come nearest to so many seconds, if the next is like the last.
 
-    Calls at the end that fill no window are left out, unless there is no other.
+    Some at the end that fill no window are left out, unless there is no other.
     """
-    rates, calls, spent = [], 0, 0.0
-    for seconds in times:
-        calls, spent = calls + 1, spent + seconds
-        if spent >= WINDOW:
-            rates.append(calls / spent)
-            calls, spent = 0, 0.0
-    return rates or [calls / spent]
+    joined, samples, spent = [], 0, 0.0
+    for more, seconds in windows:
+        samples, spent = samples + more, spent + seconds
+        if spent + seconds / 2 >= length:
+            joined.append((samples, spent))
+            samples, spent = 0, 0.0
+    return joined or [(samples, spent)]

@@ -5,7 +5,8 @@ says so: the multiply-adds of two threads were seen to go from 140 to 360 GFLOP/
 ever makes a runner slower, and some more than others: the median ratio to PyTorch's forward pass of one convolution was
 1.1 in one hour and 2.1 in the next. So a turn is cut into windows, and a runner's rate is the median of the fastest
 tenth of all its windows, those in which it was left alone: with that the same ratio was 1.05 in the midst of the bad
-hour.
+hour. Windows of one kind are equally long for all: a runner whose calls are short would find quiet moments more easily
+than one whose calls are long.
 
 The threads of a runner are woken up once in a turn, for everything that is measured of it. The order alternates, so
 that neither side is always the one that comes after the other's heat. The strongest peer is the one with the least
@@ -29,7 +30,7 @@ from itertools import chain
 import numpy as np
 
 from .machine import TRIES, quietly
-from .runner import KINDS, Runner
+from .runner import KINDS, Runner, Window, join
 
 TRIAL = 5  # after so many turns, peers leave
 FAR = 1.3  # whose ratio is so many times the strongest's; from process to process one runner differs by up to 1.2
@@ -43,9 +44,9 @@ class Turns:
 
     Attributes
     ----------
-    rates : dict of str to dict of str to list of (list of float or None)
-        rates[kind][label] has for every turn the rates of its windows, in samples per second, and None for a turn that
-        was not taken.
+    windows : dict of str to dict of str to list of (list of Window or None)
+        windows[kind][label] has for every turn the samples and seconds of its windows, and None for a turn that was not
+        taken.
     rejected : int
         Measurements during which others used the machine; each was repeated.
     disturbed : set of int
@@ -56,7 +57,7 @@ class Turns:
         How many turns a peer could not take, because it could not run in their process.
     """
 
-    rates: dict[str, dict[str, list[list[float] | None]]]
+    windows: dict[str, dict[str, list[list[Window] | None]]]
     rejected: int = 0
     disturbed: set[int] = field(default_factory=set)
     starts: list[int] = field(default_factory=lambda: [0])
@@ -64,26 +65,35 @@ class Turns:
 
     def count(self) -> int:
         """Return the number of turns."""
-        of_kind = next(iter(self.rates.values()))
+        of_kind = next(iter(self.windows.values()))
         return len(next(iter(of_kind.values())))
 
     def used(self, kind: str, label: str) -> list[int]:
         """Return the turns of a runner that count."""
-        taken = [k for k, rate in enumerate(self.rates[kind][label]) if rate is not None]
+        taken = [k for k, windows in enumerate(self.windows[kind][label]) if windows is not None]
         return [k for k in taken if k not in self.disturbed] or taken
+
+    def length(self, kind: str) -> float:
+        """Return the seconds of a window of one kind: the longest median of the first runner and all still there."""
+        lengths = []
+        for label in (next(iter(self.windows[kind])), *self._still_there(kind)):
+            turns = filter(None, self.windows[kind][label])
+            lengths.append(statistics.median(seconds for _, seconds in chain(*turns)))
+        return max(lengths)
 
     def rate(self, kind: str, label: str, turns: Sequence[int] | None = None) -> float:
         """Return a runner's rate when left alone, in samples per second; of some turns, or of all that count."""
-        chosen = self.used(kind, label) if turns is None else turns
-        return float(np.quantile(list(chain(*(self.rates[kind][label][k] for k in chosen))), ALONE))
+        length, chosen = self.length(kind), self.used(kind, label) if turns is None else turns
+        windows = chain(*(join(self.windows[kind][label][k], length) for k in chosen))
+        return float(np.quantile([samples / seconds for samples, seconds in windows], ALONE))
 
     def rates_of_all(self, kind: str) -> dict[str, float]:
         """Return each runner's rate when left alone."""
-        return {label: self.rate(kind, label) for label in self.rates[kind]}
+        return {label: self.rate(kind, label) for label in self.windows[kind]}
 
     def ratio(self, kind: str, label: str, turns: Sequence[int]) -> float:
         """Return the first runner's rate in some turns, divided by a peer's in the same turns."""
-        return self.rate(kind, next(iter(self.rates[kind])), turns) / self.rate(kind, label, turns)
+        return self.rate(kind, next(iter(self.windows[kind])), turns) / self.rate(kind, label, turns)
 
     def visits(self, kind: str, label: str) -> list[list[int]]:
         """Return a peer's turns that count, by process."""
@@ -107,26 +117,30 @@ class Turns:
         count = len(visits)
         return max(statistics.stdev(own) / math.sqrt(count), math.sqrt((count - 1) * statistics.pvariance(without)))
 
-    def _still_there(self, kind: str) -> dict[str, float]:
-        """Return the ratios to the peers that took at least half of the turns they could; the others have left."""
-        count, (_, *peers) = self.count(), self.rates[kind].items()
-        taken = {label: count - values.count(None) for label, values in peers}
-        there = [label for label, turns in taken.items() if turns and turns >= (count - self.failed.get(label, 0)) / 2]
-        return {label: self.ratio(kind, label, self.used(kind, label)) for label in there}
+    def _still_there(self, kind: str) -> list[str]:
+        """Return the peers that took at least half of the turns they could; the others have left."""
+        count, (_, *peers) = self.count(), self.windows[kind].items()
+        taken = {label: count - turns.count(None) for label, turns in peers}
+        return [label for label, turns in taken.items() if turns and turns >= (count - self.failed.get(label, 0)) / 2]
+
+    def _ratios(self, kind: str) -> dict[str, float]:
+        """Return the ratios to the peers that are still there."""
+        return {label: self.ratio(kind, label, self.used(kind, label)) for label in self._still_there(kind)}
 
     def near(self, kind: str) -> list[str]:
         """Return the first runner and the peers that are not far from the strongest."""
-        ratios = self._still_there(kind)
+        ratios = self._ratios(kind)
         most = FAR * min(ratios.values(), default=0.0)
-        return [next(iter(self.rates[kind])), *(label for label, ratio in ratios.items() if ratio <= most)]
+        return [next(iter(self.windows[kind])), *(label for label, ratio in ratios.items() if ratio <= most)]
 
     def racing(self) -> dict[str, list[str]]:
         """Return for each kind who goes on: everybody until the end of the trial."""
-        return {kind: self.near(kind) if self.count() >= TRIAL else list(rates) for kind, rates in self.rates.items()}
+        over = self.count() >= TRIAL
+        return {kind: self.near(kind) if over else list(of_kind) for kind, of_kind in self.windows.items()}
 
     def compare(self, kind: str) -> dict[str, object]:
         """Return the ratio to the strongest peer, each visit's, and the interval of two standard errors."""
-        ratios = self._still_there(kind)
+        ratios = self._ratios(kind)
         strongest = min(ratios, key=ratios.get)
         ratio, visits = ratios[strongest], self.visits(kind, strongest)
         error = self.uncertainty(kind, strongest)
@@ -168,15 +182,15 @@ def take_turns(
         if k == TRIAL and racing is None:
             racing = turns.racing()
         for runner in runners if k % 2 == 0 else runners[::-1]:
-            chosen, rates = [kind for kind in kinds if racing is None or runner.label in racing[kind]], {}
+            chosen, windows = [kind for kind in kinds if racing is None or runner.label in racing[kind]], {}
             if chosen:
                 time.sleep(PAUSE)
-                rates, bad = quietly(lambda runner=runner, chosen=chosen: runner.turn(chosen, seconds))
+                windows, bad = quietly(lambda runner=runner, chosen=chosen: runner.turn(chosen, seconds))
                 turns.rejected += bad
                 if bad == TRIES:
                     turns.disturbed.add(k)
             for kind in kinds:
-                turns.rates[kind][runner.label].append(rates.get(kind))
+                turns.windows[kind][runner.label].append(windows.get(kind))
     return turns
 
 

@@ -49,16 +49,16 @@ class Visits:
 
     def _turns(self) -> Turns:
         """Return the turns of all visits in one row; who was not there has taken none."""
-        rates = self.found[0]["rates"]
-        whole = Turns({kind: {label: [] for label in of_kind} for kind, of_kind in rates.items()}, starts=[])
+        first = self.found[0]["windows"]
+        whole = Turns({kind: {label: [] for label in of_kind} for kind, of_kind in first.items()}, starts=[])
         for visit in self.found:
-            before, count = whole.count(), len(visit["rates"]["step"][OURS])
+            before, count = whole.count(), len(visit["windows"]["step"][OURS])
             whole.starts.append(before)
             for label in visit["left_out"]:
                 whole.failed[label] = whole.failed.get(label, 0) + count
-            for kind, rates in whole.rates.items():
-                for label, values in rates.items():
-                    values += visit["rates"][kind].get(label, [None] * count)
+            for kind, of_kind in whole.windows.items():
+                for label, turns in of_kind.items():
+                    turns += visit["windows"][kind].get(label, [None] * count)
             whole.rejected += visit["rejected"]
             whole.disturbed.update(before + k for k in visit["disturbed"])
         return whole
@@ -66,16 +66,16 @@ class Visits:
     def is_steady(self) -> bool:
         """Return whether another visit would tell little: every ratio is known, or there is none."""
         turns = self._turns()
-        if len(turns.rates["step"]) == 1:
+        if len(turns.windows["step"]) == 1:
             return True
-        ratios = [turns.compare(kind) for kind in turns.rates]
+        ratios = [turns.compare(kind) for kind in turns.windows]
         return all(2 * len(ratio["visits"]) >= self.count and _is_known(ratio) for ratio in ratios)
 
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""
         turns, net, first = self._turns(), NETS[self.name], self.found[0]
         goals = {"step": net.goal, "memory": MEMORY_GOAL}
-        rates = {kind: turns.rates_of_all(kind) for kind in turns.rates}
+        rates = {kind: turns.rates_of_all(kind) for kind in turns.windows}
         gflops = first["operations"] * rates["step"][OURS] / 1e9
         peak = max(visit["peak_gflops"] for visit in self.found)
         result = {"net": self.name, "title": net.title, "batch": self.batch, "threads": first["threads"]}
@@ -97,7 +97,7 @@ def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:
     """Return each ratio of this engine to the strongest peer; empty without peers."""
     if len(memory) == 1:
         return {}
-    ratios = {kind: turns.compare(kind) for kind in turns.rates}
+    ratios = {kind: turns.compare(kind) for kind in turns.windows}
     (_, ours), (label, theirs) = sorted(memory.items(), key=lambda item: item[0] != OURS)
     once = ours / theirs
     same = {"ratio": once, "lower": once, "upper": once, "uncertainty": 0.0, "strongest": label, "turns": 1}

@@ -37,7 +37,7 @@ ISAS = {
 }
 LADDERS = ("conv2d",)
 DEFAULTS = {"repeats": 25, "visits": 1}
-WITH_PEERS = {"repeats": 12, "visits": 3}
+WITH_PEERS = {"repeats": 6, "visits": 6}  # processes of one network differ more than half of such a visit's turns
 COMMON = {"out", "as_json", "against", "results"}
 TIMED = {"repeats", "seconds", "isa"}
 # what each thing to measure may be asked for together with; the first is measured when no other is asked for
@@ -58,10 +58,8 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 @click.option("--ladder", metavar="LAYER", help="Instead, one layer from its formula to its kernel: conv2d.")
 @click.option("--mnist99", is_flag=True, help="Instead, the time to 99 % of MNIST's test images.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of --mnist99.")
-@click.option(
-    "--repeats", type=click.IntRange(min=1), help="Turns, of each visit; by default 12 with --peers, else 25."
-)
-@click.option("--visits", type=click.IntRange(min=1), help="To each network; by default 3 with --peers, else 1.")
+@click.option("--repeats", type=click.IntRange(min=1), help="Turns, of each visit; by default 6 with --peers, else 25.")
+@click.option("--visits", type=click.IntRange(min=1), help="To each network; by default 6 with --peers, else 1.")
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=0.1, show_default=True, help="Of steps in a turn.")
 @click.option("--isa", type=click.Choice(list(ISAS)), help="Restrict all sides to these instructions.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the results to this JSON file.")
@@ -76,8 +74,8 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
 
     With --peers every network is trained by the others as well, in the same process and in turns, A B B A. All are
     visited several times, in new processes, up to twice as often as asked for where ratios are not known to 2 % before.
-    A rate is the median of the fastest tenth of all windows of some 10 ms, in which a runner was left alone; ratios to
-    the strongest peer are shown with two standard errors around them. Turns during which others used the machine are
+    A rate is the median of the fastest tenth of all windows of 10 ms or more, in which a runner was left alone; ratios
+    to the strongest peer are shown with two standard errors around them. Turns during which others used the machine are
     rejected and counted. The peers' samples are floats that lie ready; this engine gathers, scales and packs bytes in
     every step. Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less. If a visit fails,
     the others count, but the exit code is 1.

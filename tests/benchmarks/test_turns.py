@@ -20,12 +20,12 @@ class Scripted:
     def turn(self, kinds, seconds):
         self._order.append(self.label)
         rate = next(self._rates)
-        return {kind: [rate] for kind in kinds}
+        return {kind: [(rate, 1.0)] for kind in kinds}
 
 
 def in_turns(rates, **others):
-    """Return the turns of a training step, each with one window."""
-    each = {label: [None if rate is None else [rate] for rate in values] for label, values in rates.items()}
+    """Return the turns of a training step, each with one window of a second."""
+    each = {label: [None if rate is None else [(rate, 1.0)] for rate in values] for label, values in rates.items()}
     return Turns({"step": each}, **others)
 
 
@@ -45,13 +45,13 @@ def test_order_alternates_and_rejections_are_counted(undisturbed):
 
 def test_a_rate_is_the_median_of_the_fastest_tenth_of_all_windows(rng):
     """Of 200 windows of all turns together the 190th and 191st, however slow the others are."""
-    windows = np.concatenate([rng.uniform(1, 5, 180), np.linspace(10, 29, 20)])
-    rng.shuffle(windows)
-    turns_of = [part.tolist() for part in np.split(windows, [3, 50, 120])]
-    taken = Turns({"step": {"handgrad": turns_of, "a": [[2.0], [1.0], [1.0], [1.0]]}})
+    rates = np.concatenate([rng.uniform(1, 5, 180), np.linspace(10, 29, 20)])
+    rng.shuffle(rates)
+    turns_of = [[(rate, 1.0) for rate in part.tolist()] for part in np.split(rates, [3, 50, 120])]
+    taken = Turns({"step": {"handgrad": turns_of, "a": [[(rate, 1.0)] for rate in (2.0, 1.0, 1.0, 1.0)]}})
     assert 19.0 <= taken.rate("step", "handgrad") <= 20.0
     assert taken.rates_of_all("step") == {
-        "handgrad": pytest.approx(np.quantile(windows, ALONE)),
+        "handgrad": pytest.approx(np.quantile(rates, ALONE)),
         "a": pytest.approx(1 + 0.85),  # between the third and the fourth of four
     }
 
@@ -69,7 +69,7 @@ def test_a_peer_far_behind_leaves_after_the_trial(undisturbed):
     rates = {"handgrad": [3.0] * 12, "a": [1.0] * 12, "b": [near] * 5 + [1.5] * 7, "c": [far] * 5}
     runners = [Scripted(label, values, order) for label, values in rates.items()]
     taken = take_turns(runners, ["step"], 0.0, 12)
-    assert {label: values.count(None) for label, values in taken.rates["step"].items()} == {
+    assert {label: values.count(None) for label, values in taken.windows["step"].items()} == {
         **dict.fromkeys("ab", 0),
         "c": 7,
         "handgrad": 0,
@@ -121,6 +121,18 @@ def test_how_well_a_ratio_is_known():
     assert compared["uncertainty"] is None and compared["lower"] == compared["ratio"] == compared["upper"]
 
 
+def test_windows_are_as_long_for_all():
+    """Every other 2 seconds are slow; this engine's calls fit in between, those of a do not, and b's, left, are longer.
+
+    Cut at 2 seconds, this engine's rate would be 3.
+    """
+    ours, theirs = [(6, 2.0), (3, 2.0)] * 10, [(6, 4.0)] * 10
+    taken = Turns({"step": {"handgrad": [ours] * 3, "a": [theirs] * 3, "b": [[(1, 100.0)], None, None]}})
+    assert taken.length("step") == 4.0
+    assert taken.rates_of_all("step") == {"handgrad": 2.25, "a": 1.5, "b": 0.01}
+    assert taken.compare("step")["ratio"] == pytest.approx(1.5)
+
+
 def test_a_ratio_is_that_of_the_same_turns():
     """A peer that was not there when this engine had its best moments is not blamed for it."""
     taken = in_turns({"handgrad": [4.0, 4.0, 9.0], "a": [2.0, 2.0, None]})
@@ -167,5 +179,5 @@ def test_each_kind_has_its_own_race(undisturbed):
     runners = [Asked(label, [1.0, 1.0], []) for label in ("handgrad", "a", "b", "c")]
     taken = take_turns(runners, ["step", "forward"], 0.0, 1, racing)
     assert asked == [("handgrad", ["step", "forward"]), ("a", ["step"]), ("b", ["forward"])]
-    assert taken.rates["forward"] == {"handgrad": [[1.0]], "a": [None], "b": [[1.0]], "c": [None]}
+    assert taken.windows["forward"] == {"handgrad": [[(1.0, 1.0)]], "a": [None], "b": [[(1.0, 1.0)]], "c": [None]}
     assert taken.compare("forward")["strongest"] == "b"

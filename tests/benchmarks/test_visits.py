@@ -11,10 +11,10 @@ from handgrad.benchmarks.visits import STEADY, Visits
 
 def visit(rates, disturbed=(), **changed):
     """Return what ``benchmarks.one`` prints, for a training step with one window in each turn."""
-    rates = {label: [None if rate is None else [rate] for rate in values] for label, values in rates.items()}
+    windows = {label: [None if rate is None else [(rate, 1.0)] for rate in values] for label, values in rates.items()}
     found = {"threads": 2, "tile": 8, "operations": 1e6, "peak_gflops": 100.0, "rejected": 1, "left_out": {}}
     found |= {"memory_bytes": {"handgrad": 300, "PyTorch eager": 200}, "first_step_seconds": {"handgrad": 1.0}}
-    return found | {"rates": {"step": rates}, "disturbed": list(disturbed)} | changed
+    return found | {"windows": {"step": windows}, "disturbed": list(disturbed)} | changed
 
 
 def test_turns_of_all_visits_are_one_row():
@@ -54,7 +54,7 @@ def test_visits_go_on_until_every_ratio_is_known(rates, is_steady):
         visits.add(visit({"handgrad": [rate] * 12, "a": [1.0] * 12}))
     assert visits.is_steady() == is_steady
     for found, rate in zip(visits.found, (1.0, 2.0, 3.0), strict=False):
-        found["rates"]["forward"] = {"handgrad": [[rate]] * 12, "a": [[1.0]] * 12}
+        found["windows"]["forward"] = {"handgrad": [[(rate, 1.0)]] * 12, "a": [[(1.0, 1.0)]] * 12}
     assert not visits.is_steady()
 
 
