@@ -68,7 +68,7 @@ def start(makers: list, kinds: list[str]) -> tuple[list[Runner], dict[str, float
             runner.step()
             first[label] = time.perf_counter() - began
             for kind in kinds:
-                runner.windows(kind, 0.0)
+                runner.pieces(kind, 0.0)
         except Exception as error:
             if "compile" not in label and "JAX" not in label:
                 raise
@@ -93,7 +93,7 @@ def visit(
     with_peers: bool = False,
     racing: dict[str, list[str]] | None = None,
 ) -> dict:
-    """Return what one visit to a network gives: the windows of every turn, on the first one its memory as well.
+    """Return what one visit to a network gives: the pieces of every turn, on the first one its memory as well.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def visit(
     peak = max(peak, peak_gflops(threads))  # the turns may have had better moments than the one before them
     found = {"threads": threads, "tile": TILE, "operations": operations(ours.network), "peak_gflops": peak}
     found |= {"memory_bytes": memory, "first_step_seconds": first | more, "left_out": left_out}
-    return found | {"windows": turns.windows, "rejected": turns.rejected, "disturbed": sorted(turns.disturbed)}
+    return found | {"pieces": turns.pieces, "rejected": turns.rejected, "disturbed": sorted(turns.disturbed)}
 
 
 def main() -> None:

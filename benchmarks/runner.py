@@ -10,10 +10,10 @@ from .machine import runs_per_second
 # share of the seconds: a training step; outputs of a mini-batch; from loss to gradients; inference of one image
 KINDS = {"step": 1.0, "forward": 0.35, "backward": 0.6, "latency": 0.25}
 WARM = 0.15  # of these seconds go by before the clock starts, so that caches and buffers are those of this kind
-WINDOW = 0.01  # seconds, or one call; others come and go within tenths of a second
+PIECE = 0.001  # seconds of what is timed by itself, or one call
 START = 0.03  # and so many before a turn, because threads that wake up on one core need up to 30 ms to spread out
 
-Window = tuple[int, float]  # samples and seconds
+Piece = tuple[int, float]  # samples and seconds
 
 
 class Runner:
@@ -49,22 +49,22 @@ class Runner:
     def enter(self, kind: str) -> None:
         """Get ready for turns of one kind."""
 
-    def turn(self, kinds: Sequence[str], seconds: float) -> dict[str, list[Window]]:
-        """Return the windows of several kinds, measured one after the other while training has all threads at work.
+    def turn(self, kinds: Sequence[str], seconds: float) -> dict[str, list[Piece]]:
+        """Return the pieces of several kinds, measured one after the other while training has all threads at work.
 
         Parameters
         ----------
         kinds : sequence of str
             Of KINDS.
         seconds : float
-            As for ``windows``.
+            As for ``pieces``.
         """
         self.enter("step")
         runs_per_second(self.step, START)
-        return {kind: self.windows(kind, seconds) for kind in kinds}
+        return {kind: self.pieces(kind, seconds) for kind in kinds}
 
-    def windows(self, kind: str, seconds: float) -> list[Window]:
-        """Measure for about so many seconds; return how many samples went through in each window, and its seconds.
+    def pieces(self, kind: str, seconds: float) -> list[Piece]:
+        """Measure for about so many seconds; return how many samples went through in each piece, and its seconds.
 
         Parameters
         ----------
@@ -78,11 +78,13 @@ class Runner:
         timed = {"step": _timed(self.step), "forward": _timed(self.forward), "backward": self.backward_seconds}
         measure = (timed | {"latency": _timed(self.classify_one)})[kind]
         runs_per_second(measure, WARM * seconds)
-        times, start = [], time.perf_counter()
-        while not times or time.perf_counter() - start < seconds:
-            times.append(measure())
-        samples = 1 if kind == "latency" else self.batch
-        return join([(samples, spent) for spent in times], WINDOW)
+        samples, pieces, start = 1 if kind == "latency" else self.batch, [], time.perf_counter()
+        while not pieces or time.perf_counter() - start < seconds:
+            calls, spent = 0, 0.0
+            while not calls or spent + spent / calls / 2 < PIECE:  # another call would come nearer to it
+                calls, spent = calls + 1, spent + measure()
+            pieces.append((calls * samples, spent))
+        return pieces
 
 
 def _timed(run: Callable[[], None]) -> Callable[[], float]:
@@ -94,17 +96,3 @@ def _timed(run: Callable[[], None]) -> Callable[[], float]:
         return time.perf_counter() - before
 
     return measure
-
-
-def join(windows: Sequence[Window], length: float) -> list[Window]:
-    """Return longer windows, of as many neighbours as come nearest to so many seconds, if the next is like the last.
-
-    Some at the end that fill no window are left out, unless there is no other.
-    """
-    joined, samples, spent = [], 0, 0.0
-    for more, seconds in windows:
-        samples, spent = samples + more, spent + seconds
-        if spent + seconds / 2 >= length:
-            joined.append((samples, spent))
-            samples, spent = 0, 0.0
-    return joined or [(samples, spent)]

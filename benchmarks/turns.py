@@ -5,8 +5,8 @@ says so: the multiply-adds of two threads were seen to go from 140 to 360 GFLOP/
 ever makes a runner slower, and some more than others: the median ratio to PyTorch's forward pass of one convolution was
 1.1 in one hour and 2.1 in the next. So a turn is cut into windows, and a runner's rate is the median of the fastest
 tenth of all its windows, those in which it was left alone: with that the same ratio was 1.05 in the midst of the bad
-hour. Windows of one kind are equally long for all: a runner whose calls are short would find quiet moments more easily
-than one whose calls are long.
+hour. Windows of one kind are as long for all as whole calls allow: a runner whose calls are short would find quiet
+moments more easily than one whose calls are long.
 
 The threads of a runner are woken up once in a turn, for everything that is measured of it. The order alternates, so
 that neither side is always the one that comes after the other's heat. The strongest peer is the one with the least
@@ -30,11 +30,12 @@ from itertools import chain
 import numpy as np
 
 from .machine import TRIES, quietly
-from .runner import KINDS, Runner, Window, join
+from .runner import KINDS, Piece, Runner
 
 TRIAL = 5  # after so many turns, peers leave
 FAR = 1.3  # whose ratio is so many times the strongest's; from process to process one runner differs by up to 1.2
 PAUSE = 0.02  # seconds between two runners; OpenMP's threads look for work for some 12 ms before they sleep
+WINDOW = 0.01  # seconds, or the longest call; others come and go within tenths of a second
 ALONE = 0.95  # this quantile is the median of the fastest tenth
 
 
@@ -44,8 +45,8 @@ class Turns:
 
     Attributes
     ----------
-    windows : dict of str to dict of str to list of (list of Window or None)
-        windows[kind][label] has for every turn the samples and seconds of its windows, and None for a turn that was not
+    pieces : dict of str to dict of str to list of (list of Piece or None)
+        pieces[kind][label] has for every turn the samples and seconds of its pieces, and None for a turn that was not
         taken.
     rejected : int
         Measurements during which others used the machine; each was repeated.
@@ -57,7 +58,7 @@ class Turns:
         How many turns a peer could not take, because it could not run in their process.
     """
 
-    windows: dict[str, dict[str, list[list[Window] | None]]]
+    pieces: dict[str, dict[str, list[list[Piece] | None]]]
     rejected: int = 0
     disturbed: set[int] = field(default_factory=set)
     starts: list[int] = field(default_factory=lambda: [0])
@@ -65,35 +66,42 @@ class Turns:
 
     def count(self) -> int:
         """Return the number of turns."""
-        of_kind = next(iter(self.windows.values()))
+        of_kind = next(iter(self.pieces.values()))
         return len(next(iter(of_kind.values())))
 
     def used(self, kind: str, label: str) -> list[int]:
         """Return the turns of a runner that count."""
-        taken = [k for k, windows in enumerate(self.windows[kind][label]) if windows is not None]
+        taken = [k for k, pieces in enumerate(self.pieces[kind][label]) if pieces is not None]
         return [k for k in taken if k not in self.disturbed] or taken
 
-    def length(self, kind: str) -> float:
-        """Return the seconds of a window of one kind: the longest median of the first runner and all still there."""
-        lengths = []
-        for label in (next(iter(self.windows[kind])), *self._still_there(kind)):
-            turns = filter(None, self.windows[kind][label])
-            lengths.append(statistics.median(seconds for _, seconds in chain(*turns)))
-        return max(lengths)
+    def _piece(self, kind: str, label: str) -> float:
+        """Return the seconds of a piece of a runner when left alone."""
+        pieces = chain(*(self.pieces[kind][label][k] for k in self.used(kind, label)))
+        return float(np.quantile([seconds for _, seconds in pieces], 1 - ALONE))
+
+    def in_window(self, kind: str, label: str) -> int:
+        """Return how many pieces of a runner come nearest to the length of a window.
+
+        That is WINDOW, or as long as a piece of the first runner or of a peer that is still there.
+        """
+        racing = (next(iter(self.pieces[kind])), *self._still_there(kind))
+        length = max(WINDOW, *(self._piece(kind, other) for other in racing))
+        return max(1, round(length / self._piece(kind, label)))
 
     def rate(self, kind: str, label: str, turns: Sequence[int] | None = None) -> float:
         """Return a runner's rate when left alone, in samples per second; of some turns, or of all that count."""
-        length, chosen = self.length(kind), self.used(kind, label) if turns is None else turns
-        windows = chain(*(join(self.windows[kind][label][k], length) for k in chosen))
-        return float(np.quantile([samples / seconds for samples, seconds in windows], ALONE))
+        count, rates = self.in_window(kind, label), []
+        for k in self.used(kind, label) if turns is None else turns:
+            rates += window_rates(self.pieces[kind][label][k], count)
+        return float(np.quantile(rates, ALONE))
 
     def rates_of_all(self, kind: str) -> dict[str, float]:
         """Return each runner's rate when left alone."""
-        return {label: self.rate(kind, label) for label in self.windows[kind]}
+        return {label: self.rate(kind, label) for label in self.pieces[kind]}
 
     def ratio(self, kind: str, label: str, turns: Sequence[int]) -> float:
         """Return the first runner's rate in some turns, divided by a peer's in the same turns."""
-        return self.rate(kind, next(iter(self.windows[kind])), turns) / self.rate(kind, label, turns)
+        return self.rate(kind, next(iter(self.pieces[kind])), turns) / self.rate(kind, label, turns)
 
     def visits(self, kind: str, label: str) -> list[list[int]]:
         """Return a peer's turns that count, by process."""
@@ -118,10 +126,14 @@ class Turns:
         return max(statistics.stdev(own) / math.sqrt(count), math.sqrt((count - 1) * statistics.pvariance(without)))
 
     def _still_there(self, kind: str) -> list[str]:
-        """Return the peers that took at least half of the turns they could; the others have left."""
-        count, (_, *peers) = self.count(), self.windows[kind].items()
-        taken = {label: count - turns.count(None) for label, turns in peers}
-        return [label for label, turns in taken.items() if turns and turns >= (count - self.failed.get(label, 0)) / 2]
+        """Return the peers that took all turns they could, or half of them and more than the trial; the others left."""
+        count, (_, *peers) = self.count(), self.pieces[kind].items()
+        there = []
+        for label, turns in peers:
+            taken, could = count - turns.count(None), count - self.failed.get(label, 0)
+            if taken and (taken == could or (taken > TRIAL and 2 * taken >= could)):
+                there.append(label)
+        return there
 
     def _ratios(self, kind: str) -> dict[str, float]:
         """Return the ratios to the peers that are still there."""
@@ -131,12 +143,12 @@ class Turns:
         """Return the first runner and the peers that are not far from the strongest."""
         ratios = self._ratios(kind)
         most = FAR * min(ratios.values(), default=0.0)
-        return [next(iter(self.windows[kind])), *(label for label, ratio in ratios.items() if ratio <= most)]
+        return [next(iter(self.pieces[kind])), *(label for label, ratio in ratios.items() if ratio <= most)]
 
     def racing(self) -> dict[str, list[str]]:
         """Return for each kind who goes on: everybody until the end of the trial."""
         over = self.count() >= TRIAL
-        return {kind: self.near(kind) if over else list(of_kind) for kind, of_kind in self.windows.items()}
+        return {kind: self.near(kind) if over else list(of_kind) for kind, of_kind in self.pieces.items()}
 
     def compare(self, kind: str) -> dict[str, object]:
         """Return the ratio to the strongest peer, each visit's, and the interval of two standard errors."""
@@ -153,6 +165,16 @@ class Turns:
             "turns": len(self.used(kind, strongest)),
             "visits": [self.ratio(kind, strongest, turns) for turns in visits],
         }
+
+
+def window_rates(pieces: Sequence[Piece], count: int) -> list[float]:
+    """Return the samples per second of each window of so many pieces.
+
+    Pieces at the end that fill no window are left out; a turn of fewer pieces is one window.
+    """
+    count = min(count, len(pieces))
+    windows = (pieces[k : k + count] for k in range(0, len(pieces) - count + 1, count))
+    return [sum(samples for samples, _ in window) / sum(seconds for _, seconds in window) for window in windows]
 
 
 def take_turns(
@@ -182,15 +204,15 @@ def take_turns(
         if k == TRIAL and racing is None:
             racing = turns.racing()
         for runner in runners if k % 2 == 0 else runners[::-1]:
-            chosen, windows = [kind for kind in kinds if racing is None or runner.label in racing[kind]], {}
+            chosen, pieces = [kind for kind in kinds if racing is None or runner.label in racing[kind]], {}
             if chosen:
                 time.sleep(PAUSE)
-                windows, bad = quietly(lambda runner=runner, chosen=chosen: runner.turn(chosen, seconds))
+                pieces, bad = quietly(lambda runner=runner, chosen=chosen: runner.turn(chosen, seconds))
                 turns.rejected += bad
                 if bad == TRIES:
                     turns.disturbed.add(k)
             for kind in kinds:
-                turns.windows[kind][runner.label].append(windows.get(kind))
+                turns.pieces[kind][runner.label].append(pieces.get(kind))
     return turns
 
 

@@ -29,6 +29,7 @@ class Visits:
 
     def __init__(self, name: str, batch: int):
         self.name, self.batch, self.count, self.found, self.left_out = name, batch, 0, [], {}
+        self._racing: dict[str, list[str]] = {}
 
     def add(self, visit: dict) -> None:
         """Add what another visit gave."""
@@ -36,6 +37,10 @@ class Visits:
         self.found.append(visit)
         for label, reason in visit["left_out"].items():
             self.left_out[label if self.count == 1 else f"{label} on visit {self.count}"] = reason
+        near = self._turns().racing()  # who left stays away
+        self._racing = {
+            kind: [x for x in labels if x in self._racing.get(kind, labels)] for kind, labels in near.items()
+        }
 
     def lose(self, reason: str) -> None:
         """Take note of a visit that gave nothing; the others count."""
@@ -44,21 +49,21 @@ class Visits:
 
     def words(self) -> list[str]:
         """Return what the process of the next visit is told: what to measure, and of whom."""
-        racing = ["--racing", json.dumps(self._turns().racing())] if self.found else []
+        racing = ["--racing", json.dumps(self._racing)] if self.found else []
         return [self.name, str(self.batch), *racing]
 
     def _turns(self) -> Turns:
         """Return the turns of all visits in one row; who was not there has taken none."""
-        first = self.found[0]["windows"]
+        first = self.found[0]["pieces"]
         whole = Turns({kind: {label: [] for label in of_kind} for kind, of_kind in first.items()}, starts=[])
         for visit in self.found:
-            before, count = whole.count(), len(visit["windows"]["step"][OURS])
+            before, count = whole.count(), len(visit["pieces"]["step"][OURS])
             whole.starts.append(before)
             for label in visit["left_out"]:
                 whole.failed[label] = whole.failed.get(label, 0) + count
-            for kind, of_kind in whole.windows.items():
+            for kind, of_kind in whole.pieces.items():
                 for label, turns in of_kind.items():
-                    turns += visit["windows"][kind].get(label, [None] * count)
+                    turns += visit["pieces"][kind].get(label, [None] * count)
             whole.rejected += visit["rejected"]
             whole.disturbed.update(before + k for k in visit["disturbed"])
         return whole
@@ -66,16 +71,16 @@ class Visits:
     def is_steady(self) -> bool:
         """Return whether another visit would tell little: every ratio is known, or there is none."""
         turns = self._turns()
-        if len(turns.windows["step"]) == 1:
+        if len(turns.pieces["step"]) == 1:
             return True
-        ratios = [turns.compare(kind) for kind in turns.windows]
+        ratios = [turns.compare(kind) for kind in turns.pieces]
         return all(2 * len(ratio["visits"]) >= self.count and _is_known(ratio) for ratio in ratios)
 
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""
         turns, net, first = self._turns(), NETS[self.name], self.found[0]
         goals = {"step": net.goal, "memory": MEMORY_GOAL}
-        rates = {kind: turns.rates_of_all(kind) for kind in turns.windows}
+        rates = {kind: turns.rates_of_all(kind) for kind in turns.pieces}
         gflops = first["operations"] * rates["step"][OURS] / 1e9
         peak = max(visit["peak_gflops"] for visit in self.found)
         result = {"net": self.name, "title": net.title, "batch": self.batch, "threads": first["threads"]}
@@ -97,7 +102,7 @@ def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:
     """Return each ratio of this engine to the strongest peer; empty without peers."""
     if len(memory) == 1:
         return {}
-    ratios = {kind: turns.compare(kind) for kind in turns.windows}
+    ratios = {kind: turns.compare(kind) for kind in turns.pieces}
     (_, ours), (label, theirs) = sorted(memory.items(), key=lambda item: item[0] != OURS)
     once = ours / theirs
     same = {"ratio": once, "lower": once, "upper": once, "uncertainty": 0.0, "strongest": label, "turns": 1}

@@ -37,7 +37,7 @@ ISAS = {
 }
 LADDERS = ("conv2d",)
 DEFAULTS = {"repeats": 25, "visits": 1}
-WITH_PEERS = {"repeats": 6, "visits": 6}  # processes of one network differ more than half of such a visit's turns
+WITH_PEERS = {"repeats": 6, "visits": 6}  # processes differ more than the turns of one: rather many short visits
 COMMON = {"out", "as_json", "against", "results"}
 TIMED = {"repeats", "seconds", "isa"}
 # what each thing to measure may be asked for together with; the first is measured when no other is asked for
@@ -74,11 +74,11 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
 
     With --peers every network is trained by the others as well, in the same process and in turns, A B B A. All are
     visited several times, in new processes, up to twice as often as asked for where ratios are not known to 2 % before.
-    A rate is the median of the fastest tenth of all windows of 10 ms or more, in which a runner was left alone; ratios
-    to the strongest peer are shown with two standard errors around them. Turns during which others used the machine are
-    rejected and counted. The peers' samples are floats that lie ready; this engine gathers, scales and packs bytes in
-    every step. Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less. If a visit fails,
-    the others count, but the exit code is 1.
+    A rate is the median of the fastest tenth of all windows of 10 ms, or of one call, in which a runner was left alone;
+    ratios to the strongest peer are shown with two standard errors around them. Turns during which others used the
+    machine are rejected and counted. The peers' samples are floats that lie ready; this engine gathers, scales and
+    packs bytes in every step. Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less. If
+    a visit fails, the others count, but the exit code is 1.
     """
     from . import bench_pictures, figures
 

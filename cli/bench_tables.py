@@ -17,7 +17,7 @@ NAMES = {
 }
 # instruction sets of vectors, the widest first
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
-RATES = "rates and times: the median of the fastest tenth of all windows of 10 ms or more"
+RATES = "rates and times: the median of the fastest tenth of all windows of 10 ms, or of one call"
 LEGEND = (
     "ratio: images per second of handgrad divided by the strongest peer's, and two standard errors around it",
     "one image: the peer's time for the inference of a single image divided by handgrad's",

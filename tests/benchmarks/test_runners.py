@@ -10,7 +10,7 @@ import pytest
 from handgrad.benchmarks import one
 from handgrad.benchmarks.nets import NETS, graph
 from handgrad.benchmarks.ours import Handgrad
-from handgrad.benchmarks.runner import KINDS, Runner, join
+from handgrad.benchmarks.runner import KINDS, Runner
 from handgrad.benchmarks.turns import kinds_for
 from handgrad.engine import Network, SoftmaxCrossEntropy
 
@@ -31,8 +31,8 @@ def test_a_step_trains_and_everything_else_runs(name):
     trained = runner.network.theta.copy()
     for kind in kinds_for(NETS[name].classes):
         if kind != "step":
-            samples, seconds = runner.windows(kind, 0.001)[0]
-            assert samples % (1 if kind == "latency" else 16) == 0 and 0 < samples < 1e6 * seconds
+            samples, seconds = runner.pieces(kind, 0.001)[0]
+            assert samples >= (1 if kind == "latency" else 16) and 10 < samples / seconds < 1e7
     assert (runner.network.theta == trained).all()  # the others only compute
 
 
@@ -91,6 +91,7 @@ class Counted(Runner):
 def test_a_turn_starts_all_threads_with_training_and_runs_each_kind(monkeypatch):
     runner = Counted()
     monkeypatch.setattr("handgrad.benchmarks.runner.START", 0.0)
+    monkeypatch.setattr("handgrad.benchmarks.runner.PIECE", 0.0)
     assert list(runner.turn(["forward", "latency"], 0.0)) == ["forward", "latency"]
     forward, latency = ["enter forward", "forward", "forward"], ["enter latency", "latency", "latency"]
     assert runner.calls == ["enter step", "step", *forward, *latency]
@@ -105,26 +106,22 @@ def test_a_turn_starts_all_threads_with_training_and_runs_each_kind(monkeypatch)
 def test_a_kind_is_measured_after_getting_ready_and_warming_up(monkeypatch, kind):
     monkeypatch.setattr("handgrad.benchmarks.runner._timed", lambda run: lambda: run() or 0.5)
     runner = Counted()
-    windows = runner.windows(kind, 0.0)
+    pieces = runner.pieces(kind, 0.0)
     assert runner.calls == [f"enter {kind}", kind, kind]
-    assert windows == [(1 if kind == "latency" else 10, 0.5)]
+    assert pieces == [(1 if kind == "latency" else 10, 0.5)]
 
 
-def test_a_turn_is_cut_into_windows():
+@pytest.mark.parametrize(("spent", "calls"), [(0.0003, 3), (0.0004, 2), (0.00066, 2), (0.0007, 1), (0.004, 1)])
+def test_a_turn_is_cut_into_pieces(spent, calls):
+    """Of as many calls as come nearest to a millisecond."""
+
     class Slow(Counted):
         def backward_seconds(self):
-            time.sleep(0.004)
-            return 0.004
+            time.sleep(spent)
+            return spent
 
-    windows = Slow().turn(["backward"], 0.1)["backward"]
-    assert len(windows) > 1 and np.array(windows) == pytest.approx(np.array([(20, 0.008)] * len(windows)))
-
-
-def test_windows_come_as_near_to_the_length_as_calls_can():
-    """Of 10: two of 5, one of 7, one of 20, two of 4, and a rest that fills none; alone, it is taken all the same."""
-    calls = [(1, 5.0), (1, 5.0), (1, 7.0), (1, 20.0), (1, 4.0), (1, 4.0), (1, 4.0), (1, 1.0)]
-    assert join(calls, 10.0) == [(2, 10.0), (1, 7.0), (1, 20.0), (2, 8.0)]
-    assert join([(3, 1.0)], 10.0) == [(3, 1.0)]
+    pieces = Slow().turn(["backward"], 0.05)["backward"]
+    assert len(pieces) > 1 and np.array(pieces) == pytest.approx(np.array([(10 * calls, spent * calls)] * len(pieces)))
 
 
 def test_an_optional_peer_that_cannot_run_is_left_out():
@@ -155,7 +152,8 @@ def test_the_peer_is_the_same_network(name):
     peer.step()
     assert any((p != q).any() for p, q in zip(peer.module.parameters(), before, strict=True))
     for kind in KINDS:
-        assert peer.windows(kind, 0.001)[0][1] > 0
+        samples, seconds = peer.pieces(kind, 0.001)[0]
+        assert samples >= (1 if kind == "latency" else 16) and 10 < samples / seconds < 1e7
         assert peer.module.training == (kind in ("step", "backward"))
 
 
@@ -180,4 +178,5 @@ def test_jax_computes_the_same_gradients(name):
         found = np.moveaxis(np.asarray(gradients[1]), -1, 1)
         assert np.abs(found - dL_dx).max() <= 1e-4 * np.abs(dL_dx).max()
     for kind in KINDS:
-        assert peer.windows(kind, 0.001)[0][1] > 0
+        samples, seconds = peer.pieces(kind, 0.001)[0]
+        assert samples >= (1 if kind == "latency" else 16) and 10 < samples / seconds < 1e7

@@ -24,7 +24,7 @@ class Scripted:
 
 
 def in_turns(rates, **others):
-    """Return the turns of a training step, each with one window of a second."""
+    """Return the turns of a training step, each with one piece of a second."""
     each = {label: [None if rate is None else [(rate, 1.0)] for rate in values] for label, values in rates.items()}
     return Turns({"step": each}, **others)
 
@@ -69,7 +69,7 @@ def test_a_peer_far_behind_leaves_after_the_trial(undisturbed):
     rates = {"handgrad": [3.0] * 12, "a": [1.0] * 12, "b": [near] * 5 + [1.5] * 7, "c": [far] * 5}
     runners = [Scripted(label, values, order) for label, values in rates.items()]
     taken = take_turns(runners, ["step"], 0.0, 12)
-    assert {label: values.count(None) for label, values in taken.windows["step"].items()} == {
+    assert {label: values.count(None) for label, values in taken.pieces["step"].items()} == {
         **dict.fromkeys("ab", 0),
         "c": 7,
         "handgrad": 0,
@@ -79,13 +79,14 @@ def test_a_peer_far_behind_leaves_after_the_trial(undisturbed):
     assert taken.rate("step", "c") == pytest.approx(far)
 
 
-def test_who_left_is_not_the_strongest_however_the_others_do_later(undisturbed):
+@pytest.mark.parametrize("more", [1, 7])
+def test_who_left_is_not_the_strongest_however_the_others_do_later(undisturbed, more):
     """Its few turns were others than those that the ratio is taken over."""
-    rates = {"handgrad": [2.0] * 5 + [8.0] * 7, "a": [1.4] * 5 + [1.6] * 7, "b": [1.0] * 5}
-    taken = take_turns([Scripted(label, values, []) for label, values in rates.items()], ["step"], 0.0, 12)
+    rates = {"handgrad": [2.0] * 5 + [80.0] * more, "a": [1.4] * 5 + [16.0] * more, "b": [1.0] * 5}
+    taken = take_turns([Scripted(label, values, []) for label, values in rates.items()], ["step"], 0.0, 5 + more)
     compared = taken.compare("step")
-    assert (compared["strongest"], compared["turns"]) == ("a", 12)
-    assert compared["ratio"] == pytest.approx(5.0)
+    assert (compared["strongest"], compared["turns"]) == ("a", 5 + more) and taken.near("step") == ["handgrad", "a"]
+    assert compared["ratio"] == pytest.approx(np.quantile(rates["handgrad"], ALONE) / np.quantile(rates["a"], ALONE))
 
 
 def test_disturbances_do_not_change_the_ratio():
@@ -121,21 +122,47 @@ def test_how_well_a_ratio_is_known():
     assert compared["uncertainty"] is None and compared["lower"] == compared["ratio"] == compared["upper"]
 
 
-def test_windows_are_as_long_for_all():
-    """Every other 2 seconds are slow; this engine's calls fit in between, those of a do not, and b's, left, are longer.
+@pytest.mark.parametrize(
+    ("ours", "theirs", "counts"),
+    [
+        (0.001, 0.001, (10, 10)),
+        (0.0015, 0.0088, (7, 1)),
+        (0.001, 0.014, (14, 1)),
+        (0.030, 0.012, (1, 2)),
+        (0.009, 0.025, (3, 1)),
+    ],
+)
+def test_windows_are_as_long_for_all(ours, theirs, counts):
+    """As 10 ms or the longest call; not as a slow moment's, a disturbed turn's, or a call of b, which has left."""
+    slow, disturbed = [(1, 0.5)] * 9, [(1, 0.9)] * 99
+    turns_of = {"handgrad": [(1, ours)] * 90 + slow, "a": slow + [(1, theirs)] * 90}
+    pieces = {label: [turn, disturbed, turn] for label, turn in turns_of.items()} | {"b": [[(1, 2.0)], None, None]}
+    taken = Turns({"step": pieces}, disturbed={1})
+    assert (taken.in_window("step", "handgrad"), taken.in_window("step", "a")) == counts
+    assert taken.in_window("step", "b") == 1
+
+
+def test_windows_are_of_neighbours():
+    """A rest at the end is left out, and what is shorter than a window is one."""
+    pieces = [(3, 1.0), (1, 1.0), (2, 1.0), (4, 2.0), (9, 1.0)]
+    assert turns.window_rates(pieces, 2) == [2.0, 2.0]
+    assert turns.window_rates(pieces, 7) == [19 / 6]
+
+
+def test_a_short_quiet_moment_is_nobodys_advantage():
+    """Every other 2 seconds are slow; this engine's calls fit in between, those of a do not.
 
     Cut at 2 seconds, this engine's rate would be 3.
     """
-    ours, theirs = [(6, 2.0), (3, 2.0)] * 10, [(6, 4.0)] * 10
-    taken = Turns({"step": {"handgrad": [ours] * 3, "a": [theirs] * 3, "b": [[(1, 100.0)], None, None]}})
-    assert taken.length("step") == 4.0
-    assert taken.rates_of_all("step") == {"handgrad": 2.25, "a": 1.5, "b": 0.01}
-    assert taken.compare("step")["ratio"] == pytest.approx(1.5)
+    ours, theirs = [(6, 2.0), (2, 2.0)] * 10, [(6, 4.0)] * 10
+    taken = Turns({"step": {"handgrad": [ours] * 3, "a": [theirs] * 3}})
+    assert taken.rates_of_all("step") == {"handgrad": 2.0, "a": 1.5}
+    assert taken.compare("step")["ratio"] == pytest.approx(4 / 3)
 
 
 def test_a_ratio_is_that_of_the_same_turns():
     """A peer that was not there when this engine had its best moments is not blamed for it."""
-    taken = in_turns({"handgrad": [4.0, 4.0, 9.0], "a": [2.0, 2.0, None]})
+    taken = in_turns({"handgrad": [4.0] * 6 + [9.0], "a": [2.0] * 6 + [None]})
     assert taken.compare("step")["ratio"] == 2.0
 
 
@@ -179,5 +206,5 @@ def test_each_kind_has_its_own_race(undisturbed):
     runners = [Asked(label, [1.0, 1.0], []) for label in ("handgrad", "a", "b", "c")]
     taken = take_turns(runners, ["step", "forward"], 0.0, 1, racing)
     assert asked == [("handgrad", ["step", "forward"]), ("a", ["step"]), ("b", ["forward"])]
-    assert taken.windows["forward"] == {"handgrad": [[(1.0, 1.0)]], "a": [None], "b": [[(1.0, 1.0)]], "c": [None]}
+    assert taken.pieces["forward"] == {"handgrad": [[(1.0, 1.0)]], "a": [None], "b": [[(1.0, 1.0)]], "c": [None]}
     assert taken.compare("forward")["strongest"] == "b"

@@ -10,11 +10,11 @@ from handgrad.benchmarks.visits import STEADY, Visits
 
 
 def visit(rates, disturbed=(), **changed):
-    """Return what ``benchmarks.one`` prints, for a training step with one window in each turn."""
-    windows = {label: [None if rate is None else [(rate, 1.0)] for rate in values] for label, values in rates.items()}
+    """Return what ``benchmarks.one`` prints, for a training step with one piece of a second in each turn."""
+    pieces = {label: [None if rate is None else [(rate, 1.0)] for rate in values] for label, values in rates.items()}
     found = {"threads": 2, "tile": 8, "operations": 1e6, "peak_gflops": 100.0, "rejected": 1, "left_out": {}}
     found |= {"memory_bytes": {"handgrad": 300, "PyTorch eager": 200}, "first_step_seconds": {"handgrad": 1.0}}
-    return found | {"windows": {"step": windows}, "disturbed": list(disturbed)} | changed
+    return found | {"pieces": {"step": pieces}, "disturbed": list(disturbed)} | changed
 
 
 def test_turns_of_all_visits_are_one_row():
@@ -46,6 +46,16 @@ def test_the_next_visit_is_told_who_takes_part():
     assert [words[2:3] for words in told] == [[], *[["--racing"]] * 3]
 
 
+def test_who_left_on_the_first_visit_does_not_come_back():
+    """Not even if one more turn, without it, makes its ratio look like the strongest's; the others all stay."""
+    visits = Visits("lenet5", 64)
+    visits.add(visit({"handgrad": [20.0] * 6, "a": [14.0] * 5 + [9.0], "b": [10.0] * 5 + [None], "c": [12.0] * 6}))
+    everybody = '{"step": ["handgrad", "a", "c"]}'
+    assert visits.words()[3] == everybody
+    visits.add(visit({"handgrad": [20.0] * 6, "a": [14.0] * 6, "c": [13.0] * 6}, left_out={"b": "OSError: gone"}))
+    assert visits.words()[3] == everybody
+
+
 @pytest.mark.parametrize(("rates", "is_steady"), [((3.0,), False), ((3.0, 3.01, 3.02), True), ((3.0, 3.0, 2.4), False)])
 def test_visits_go_on_until_every_ratio_is_known(rates, is_steady):
     """A single visit knows nothing; the last three differ, although the fastest windows are known."""
@@ -54,7 +64,7 @@ def test_visits_go_on_until_every_ratio_is_known(rates, is_steady):
         visits.add(visit({"handgrad": [rate] * 12, "a": [1.0] * 12}))
     assert visits.is_steady() == is_steady
     for found, rate in zip(visits.found, (1.0, 2.0, 3.0), strict=False):
-        found["windows"]["forward"] = {"handgrad": [[(rate, 1.0)]] * 12, "a": [[(1.0, 1.0)]] * 12}
+        found["pieces"]["forward"] = {"handgrad": [[(rate, 1.0)]] * 12, "a": [[(1.0, 1.0)]] * 12}
     assert not visits.is_steady()
 
 

@@ -90,10 +90,13 @@ def test_networks_are_visited_in_turn_until_their_ratios_are_known(capsys, monke
         assert (module, words[1]) == ("one", "8") and "--peers" in words
         assert words[2] == ("--racing" if count > 1 else "--threads")
         assert words[words.index("--repeats") + 1] == ("7" if asked else "6")
-        speed = {"a": 2.0, "b": 2.2 if count in (4, 5, 7) else 2.0, "c": 2.0 + 2.0 * (count % 2)}[name]
+        turns = int(words[words.index("--repeats") + 1])
+        speed = {"a": 2.0, "b": 2.1 if count in (6, 7) else 2.0, "c": 2.0 + 2.0 * (count % 2)}[name]
         found = {"threads": 1, "tile": 8, "operations": 1.0, "peak_gflops": 1.0, "rejected": 0, "disturbed": []}
         found |= {"memory_bytes": {"handgrad": 1, "PyTorch eager": 1}, "first_step_seconds": {}, "left_out": {}}
-        return found | {"windows": {"step": {"handgrad": [[[speed, 1.0]]] * 12, "PyTorch eager": [[[1.0, 1.0]]] * 12}}}
+        return found | {
+            "pieces": {"step": {"handgrad": [[[speed, 1.0]]] * turns, "PyTorch eager": [[[1.0, 1.0]]] * turns}}
+        }
 
     monkeypatch.setattr(bench, "run_module", run_module)
     monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
@@ -110,10 +113,10 @@ def test_a_later_visit_that_fails_does_not_lose_the_others(capsys, monkeypatch, 
         if ("--racing" not in words) == first:
             raise HandgradError(f"bench: {what} failed: MemoryError")
         ours = [[[rate, 1.0]] for rate in (2.0, 3.0, 4.0)]
-        windows = {"step": {"handgrad": ours, "PyTorch eager": [[[1.0, 1.0]]] * 3}}
+        pieces = {"step": {"handgrad": ours, "PyTorch eager": [[[1.0, 1.0]]] * 3}}
         found = {"threads": 1, "tile": 8, "operations": 1.0, "peak_gflops": 1.0, "rejected": 0, "disturbed": []}
         found |= {"memory_bytes": {"handgrad": 1, "PyTorch eager": 1}, "first_step_seconds": {}, "left_out": {}}
-        return found | {"windows": windows}
+        return found | {"pieces": pieces}
 
     monkeypatch.setattr(bench, "run_module", run_module)
     monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
