@@ -54,15 +54,15 @@ class Turns:
         Turns in which some runner was never left alone; they count only where there are no others.
     starts : list of int
         The first turn of each process, rising from 0.
-    failed : dict of str to int
-        How many turns a peer could not take, because it could not run in their process.
+    failed : dict of str to set of int
+        The turns that a peer could not take, because it could not run in their process.
     """
 
     pieces: dict[str, dict[str, list[list[Piece] | None]]]
     rejected: int = 0
     disturbed: set[int] = field(default_factory=set)
     starts: list[int] = field(default_factory=lambda: [0])
-    failed: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, set[int]] = field(default_factory=dict)
 
     def count(self) -> int:
         """Return the number of turns."""
@@ -126,12 +126,11 @@ class Turns:
         return max(statistics.stdev(own) / math.sqrt(count), math.sqrt((count - 1) * statistics.pvariance(without)))
 
     def _still_there(self, kind: str) -> list[str]:
-        """Return the peers that took all turns they could, or half of them and more than the trial; the others left."""
-        count, (_, *peers) = self.count(), self.pieces[kind].items()
-        there = []
+        """Return the peers that took the last turn that they could; the others have left, or never came."""
+        (_, *peers), there = self.pieces[kind].items(), []
         for label, turns in peers:
-            taken, could = count - turns.count(None), count - self.failed.get(label, 0)
-            if taken and (taken == could or (taken > TRIAL and 2 * taken >= could)):
+            could = [pieces for k, pieces in enumerate(turns) if k not in self.failed.get(label, ())]
+            if could and could[-1] is not None:
                 there.append(label)
         return there
 

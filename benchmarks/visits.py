@@ -29,7 +29,6 @@ class Visits:
 
     def __init__(self, name: str, batch: int):
         self.name, self.batch, self.count, self.found, self.left_out = name, batch, 0, [], {}
-        self._racing: dict[str, list[str]] = {}
 
     def add(self, visit: dict) -> None:
         """Add what another visit gave."""
@@ -37,10 +36,6 @@ class Visits:
         self.found.append(visit)
         for label, reason in visit["left_out"].items():
             self.left_out[label if self.count == 1 else f"{label} on visit {self.count}"] = reason
-        near = self._turns().racing()  # who left stays away
-        self._racing = {
-            kind: [x for x in labels if x in self._racing.get(kind, labels)] for kind, labels in near.items()
-        }
 
     def lose(self, reason: str) -> None:
         """Take note of a visit that gave nothing; the others count."""
@@ -49,7 +44,7 @@ class Visits:
 
     def words(self) -> list[str]:
         """Return what the process of the next visit is told: what to measure, and of whom."""
-        racing = ["--racing", json.dumps(self._racing)] if self.found else []
+        racing = ["--racing", json.dumps(self._turns().racing())] if self.found else []
         return [self.name, str(self.batch), *racing]
 
     def _turns(self) -> Turns:
@@ -60,7 +55,7 @@ class Visits:
             before, count = whole.count(), len(visit["pieces"]["step"][OURS])
             whole.starts.append(before)
             for label in visit["left_out"]:
-                whole.failed[label] = whole.failed.get(label, 0) + count
+                whole.failed.setdefault(label, set()).update(range(before, before + count))
             for kind, of_kind in whole.pieces.items():
                 for label, turns in of_kind.items():
                     turns += visit["pieces"][kind].get(label, [None] * count)
