@@ -69,6 +69,10 @@ class Turns:
         of_kind = next(iter(self.pieces.values()))
         return len(next(iter(of_kind.values())))
 
+    def _first(self, kind: str) -> str:
+        """Return the runner that the others are compared with."""
+        return next(iter(self.pieces[kind]))
+
     def used(self, kind: str, label: str) -> list[int]:
         """Return the turns of a runner that count."""
         taken = [k for k, pieces in enumerate(self.pieces[kind][label]) if pieces is not None]
@@ -84,7 +88,7 @@ class Turns:
 
         That is WINDOW, or as long as a piece of the first runner or of a peer that is still there.
         """
-        racing = (next(iter(self.pieces[kind])), *self._still_there(kind))
+        racing = [self._first(kind), *self._still_there(kind)]
         length = max(WINDOW, *(self._piece(kind, other) for other in racing))
         return max(1, round(length / self._piece(kind, label)))
 
@@ -101,7 +105,7 @@ class Turns:
 
     def ratio(self, kind: str, label: str, turns: Sequence[int]) -> float:
         """Return the first runner's rate in some turns, divided by a peer's in the same turns."""
-        return self.rate(kind, next(iter(self.pieces[kind])), turns) / self.rate(kind, label, turns)
+        return self.rate(kind, self._first(kind), turns) / self.rate(kind, label, turns)
 
     def visits(self, kind: str, label: str) -> list[list[int]]:
         """Return a peer's turns that count, by process."""
@@ -142,7 +146,7 @@ class Turns:
         """Return the first runner and the peers that are not far from the strongest."""
         ratios = self._ratios(kind)
         most = FAR * min(ratios.values(), default=0.0)
-        return [next(iter(self.pieces[kind])), *(label for label, ratio in ratios.items() if ratio <= most)]
+        return [self._first(kind), *(label for label, ratio in ratios.items() if ratio <= most)]
 
     def racing(self) -> dict[str, list[str]]:
         """Return for each kind who goes on: everybody until the end of the trial."""
