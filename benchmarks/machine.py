@@ -1,4 +1,4 @@
-"""The machine: the peak of its multiply-adds, and how much of it others are using."""
+"""The machine: the peak of its multiply-adds, when its cores reach it, and how much of it others are using."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from ..engine.workers import Workers
 ROWS = 10  # independent sums, enough to hide the latency of a multiply-add, and fitting 16 registers
 WIDTH = 16 if TILE == 8 else 8  # floats in a register: of AVX-512, or of AVX2
 PEAK_TILE = ROWS * WIDTH
+PASSES = 2_000_000  # of the multiply-adds, some 3 ms
+GLANCE, GLANCES = 500_000, 4  # passes of a short look at the cores, and how many good ones in a row are enough
+APART = 0.85  # share of the peak; two threads on the two halves of one core reach little more than a half of it
+SHORTEST, LONGEST = 0.02, 0.5  # seconds to wait for the cores; OpenMP's threads look for work for some 12 ms
 NOISE = 0.08  # share of one core that others may use during a measurement
 TRIES = 6
 Value = TypeVar("Value")
@@ -34,13 +38,13 @@ def measured(function):
 
 
 @measured
-def _multiply_add(out, turns, x, y):
+def _multiply_add(out, passes, x, y):
     """Ten registers, each a = a x + y as often as wanted."""
     acc = registers((ROWS, WIDTH), PEAK_TILE, out)
     for v in range(WIDTH):
         for t in range(ROWS):
             acc[t, v] = out[v]
-    for _ in range(turns):
+    for _ in range(passes):
         for v in range(WIDTH):
             for t in range(ROWS):
                 acc[t, v] = acc[t, v] * x + y
@@ -49,17 +53,44 @@ def _multiply_add(out, turns, x, y):
             out[v] += acc[t, v]
 
 
-def peak_gflops(threads: int, turns: int = 2_000_000) -> float:
-    """Return the multiply-adds that all threads together reach in registers, in GFLOP/s, two operations each."""
-    workers, outs = Workers(threads), [np.ones(WIDTH, np.float32) for _ in range(threads)]
-    x, y = np.float32(0.999), np.float32(1e-3)
-    workers.run(lambda rank: _multiply_add(outs[rank], 10, x, y))
-    best = 0.0
-    for _ in range(5):
+class Cores:
+    """The cores that threads compute on, and what these reach on them.
+
+    Attributes
+    ----------
+    peak : float
+        The most multiply-adds in registers that all threads together have reached, in GFLOP/s, two operations each.
+    """
+
+    def __init__(self, threads: int):
+        self.peak, self._threads, self._workers = 0.0, threads, Workers(threads)
+        self._outs = [np.ones(WIDTH, np.float32) for _ in range(threads)]
+        self.gflops(10)  # compiles
+        self.peak = 0.0
+
+    def gflops(self, passes: int = PASSES) -> float:
+        """Return what the multiply-adds reach now."""
+        x, y = np.float32(0.999), np.float32(1e-3)
         start = time.perf_counter()
-        workers.run(lambda rank: _multiply_add(outs[rank], turns, x, y))
-        best = max(best, 2 * PEAK_TILE * turns * threads / (time.perf_counter() - start) / 1e9)
-    return best
+        self._workers.run(lambda rank: _multiply_add(self._outs[rank], passes, x, y))
+        reached = 2 * PEAK_TILE * passes * self._threads / (time.perf_counter() - start) / 1e9
+        self.peak = max(self.peak, reached)
+        return reached
+
+    def wait(self) -> None:
+        """Keep all cores at work until each thread has a whole one, for LONGEST seconds at most.
+
+        Where cores are virtual, they may be two halves of one for a second or so, mostly after one was at rest.
+        """
+        start, good = time.perf_counter(), 0
+        while (spent := time.perf_counter() - start) < LONGEST and (good < GLANCES or spent < SHORTEST):
+            good = good + 1 if self.gflops(GLANCE) >= APART * self.peak else 0
+
+
+def peak_gflops(threads: int, passes: int = PASSES) -> float:
+    """Return the multiply-adds that all threads together reach in registers, in GFLOP/s, two operations each."""
+    cores = Cores(threads)
+    return max(cores.gflops(passes) for _ in range(5))
 
 
 def busy_seconds() -> float:
@@ -81,13 +112,14 @@ def runs_per_second(run: Callable[[], None], seconds: float) -> float:
     return count / (time.perf_counter() - start)
 
 
-def quietly(measure: Callable[[], Value]) -> tuple[Value, int]:
+def quietly(measure: Callable[[], Value], prepare: Callable[[], None] = lambda: None) -> tuple[Value, int]:
     """Return a measurement during which nobody else used the machine, and how many were rejected before it.
 
-    After TRIES attempts the one with the least noise is taken.
+    Each is prepared, whatever others do then. After TRIES attempts the one with the least noise is taken.
     """
     attempts = []
     for _ in range(TRIES):
+        prepare()
         busy, own, start = busy_seconds(), time.process_time(), time.perf_counter()
         value = measure()
         seconds = time.perf_counter() - start

@@ -1,6 +1,7 @@
-"""Visit one network and its peers: ``python -m handgrad.benchmarks.one NET BATCH`` prints one JSON object.
+"""Visit one network and its peers: ``echo null | python -m handgrad.benchmarks.one NET BATCH`` prints a JSON object.
 
-A process of its own, so that nothing compiled for another size is in the way; ``visits.py`` puts several together.
+A process of its own, so that nothing compiled for another size is in the way. For every line that it reads it makes a
+visit: the line says in JSON who takes part, ``null`` when everybody does. ``visits.py`` puts the visits together.
 """
 
 from __future__ import annotations
@@ -8,10 +9,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import sys
 import time
 
 from ..engine.backend import TILE
-from .machine import peak_gflops
+from .machine import LONGEST, Cores, runs_per_second
 from .nets import NETS
 from .ours import Handgrad
 from .runner import Runner
@@ -84,46 +87,65 @@ def memory_of(runners: list[Runner]) -> dict[str, int]:
     return {r.label: r.step_bytes() for r in runners if r.label in (Handgrad.label, "PyTorch eager")}
 
 
-def visit(
-    name: str,
-    batch: int,
-    threads: int,
-    repeats: int,
-    seconds: float,
-    with_peers: bool = False,
-    racing: dict[str, list[str]] | None = None,
-) -> dict:
-    """Return what one visit to a network gives: the pieces of every turn, on the first one its memory as well.
+class Host:
+    """The runners of one network and size in this process, which visits can be made to.
 
     Parameters
     ----------
     name : str
         Of NETS.
-    batch, threads, repeats, seconds
-        As ``take_turns`` and the runners take them.
+    batch : int
+    threads : int
     with_peers : bool, optional
     racing : dict of str to list of str, optional
-        Of a later visit: for each kind the labels of those who take part.
+        For each kind the labels of those who take part; the others need not be made. None when nothing has been
+        measured of the network before, and everybody does; then memory is measured as well.
     """
-    kinds = kinds_for(NETS[name].classes)
-    (ours,), first, _ = start([(Handgrad.label, lambda: Handgrad(name, batch, threads))], ["step"])
-    memory = {} if racing else memory_of([ours])  # before inference adds buffers of its own
-    makers = peers_of(name, batch, threads) if with_peers else []
-    if racing:
-        makers = [(label, make) for label, make in makers if any(label in labels for labels in racing.values())]
-    peers, more, left_out = start(makers, kinds)
-    if not racing:
-        memory |= memory_of(peers)
-    peak = peak_gflops(threads)
-    turns = take_turns([ours, *peers], kinds, seconds, repeats, racing)
-    peak = max(peak, peak_gflops(threads))  # the turns may have had better moments than the one before them
-    found = {"threads": threads, "tile": TILE, "operations": operations(ours.network), "peak_gflops": peak}
-    found |= {"memory_bytes": memory, "first_step_seconds": first | more, "left_out": left_out}
-    return found | {"pieces": turns.pieces, "rejected": turns.rejected, "disturbed": sorted(turns.disturbed)}
+
+    def __init__(
+        self,
+        name: str,
+        batch: int,
+        threads: int,
+        with_peers: bool = False,
+        racing: dict[str, list[str]] | None = None,
+    ):
+        self._kinds, self._turns, self._cores = kinds_for(NETS[name].classes), 0, Cores(threads)
+        (ours,), first, _ = start([(Handgrad.label, lambda: Handgrad(name, batch, threads))], ["step"])
+        memory = {} if racing else memory_of([ours])  # before inference adds buffers of its own
+        makers = peers_of(name, batch, threads) if with_peers else []
+        if racing:
+            makers = [(label, make) for label, make in makers if any(label in labels for labels in racing.values())]
+        peers, more, left_out = start(makers, self._kinds)
+        if not racing:
+            memory |= memory_of(peers)
+        self._runners = [ours, *peers]
+        runs_per_second(self._cores.gflops, LONGEST)  # shows their peak
+        self._about = {
+            "process": os.getpid(),
+            "threads": threads,
+            "tile": TILE,
+            "operations": operations(ours.network),
+            "left_out": left_out,
+        }
+        self._about |= {"memory_bytes": memory, "first_step_seconds": first | more}
+
+    def visit(self, repeats: int, seconds: float, racing: dict[str, list[str]] | None = None) -> dict:
+        """Return what one visit gives: the pieces of every turn.
+
+        Parameters
+        ----------
+        repeats, seconds, racing
+            As ``take_turns`` takes them.
+        """
+        turns = take_turns(self._runners, self._kinds, seconds, repeats, racing, self._cores.wait, self._turns)
+        self._turns += repeats
+        found = self._about | {"peak_gflops": self._cores.peak, "pieces": turns.pieces, "rejected": turns.rejected}
+        return found | {"disturbed": sorted(turns.disturbed)}
 
 
 def main() -> None:
-    """Read the command line, measure, print."""
+    """Read the command line, and answer each line of the standard input with a visit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("net", choices=NETS)
     parser.add_argument("batch", type=int)
@@ -131,9 +153,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--racing", type=json.loads, help="of a later visit: labels of those who take part, by kind")
-    a = parser.parse_args()
-    print(json.dumps(visit(a.net, a.batch, a.threads, a.repeats, a.seconds, a.peers, a.racing)))
+    a, host = parser.parse_args(), None
+    for line in sys.stdin:
+        racing = json.loads(line)
+        host = host or Host(a.net, a.batch, a.threads, a.peers, racing)
+        answer = json.dumps(host.visit(a.repeats, a.seconds, racing))
+        print(f"\n{answer}", flush=True)  # whatever others have printed before
 
 
 if __name__ == "__main__":

@@ -8,22 +8,23 @@ tenth of all its windows, those in which it was left alone: with that the same r
 hour. Windows of one kind are as long for all as whole calls allow: a runner whose calls are short would find quiet
 moments more easily than one whose calls are long.
 
-The threads of a runner are woken up once in a turn, for everything that is measured of it. The order alternates, so
-that neither side is always the one that comes after the other's heat. The strongest peer is the one with the least
-ratio, which is that of two rates over the same turns. A peer that the first turns show to be far from the strongest
-takes no more of them, which saves time.
+The threads of a runner are woken up once in a turn, for everything that is measured of it, and before that all cores
+are kept at work until each thread has a whole one. The order of runners alternates, so that neither side is always the
+one that comes after the other's heat, and so does that of what is measured of them, but for single images, which leave
+cores at rest and come last. The strongest peer is the one with
+the least ratio, which is that of two rates over the same turns. A peer that the first turns show to be far from the
+strongest takes no more of them, which saves time.
 
-How well a ratio is known is told by what each visit says of it, and by what the others say without it, whichever
-differ more: a visit in a bad hour has no say in the ratio, and one that alone had a very good moment has too much.
+How well a ratio is known is told by what each process says of it, and by what the others say without it, whichever
+differ more: a process in a bad hour has no say in the ratio, and one that alone had a very good moment has too much.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import time
 from bisect import bisect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -34,7 +35,6 @@ from .runner import KINDS, Piece, Runner
 
 TRIAL = 5  # after so many turns, peers leave
 FAR = 1.3  # whose ratio is so many times the strongest's; from process to process one runner differs by up to 1.2
-PAUSE = 0.02  # seconds between two runners; OpenMP's threads look for work for some 12 ms before they sleep
 WINDOW = 0.01  # seconds, or the longest call; others come and go within tenths of a second
 ALONE = 0.95  # this quantile is the median of the fastest tenth
 
@@ -107,26 +107,26 @@ class Turns:
         """Return the first runner's rate in some turns, divided by a peer's in the same turns."""
         return self.rate(kind, self._first(kind), turns) / self.rate(kind, label, turns)
 
-    def visits(self, kind: str, label: str) -> list[list[int]]:
+    def processes(self, kind: str, label: str) -> list[list[int]]:
         """Return a peer's turns that count, by process."""
-        visits = [[] for _ in self.starts]
+        processes = [[] for _ in self.starts]
         for k in self.used(kind, label):
-            visits[bisect(self.starts, k) - 1].append(k)
-        return [turns for turns in visits if turns]
+            processes[bisect(self.starts, k) - 1].append(k)
+        return [turns for turns in processes if turns]
 
     def uncertainty(self, kind: str, label: str) -> float | None:
-        """Return the standard error of the ratio to a peer, relative to it; None for a single visit.
+        """Return the standard error of the ratio to a peer, relative to it; None for a single process.
 
-        The larger one of two: that of the geometric mean of n visits' own ratios, s / √n with their standard deviation
-        s, and the jackknife's, √((n - 1) / n Σ (r_v - r̄)²) with r_v the ratio without visit v (Efron, The Jackknife,
-        the Bootstrap and Other Resampling Plans, 1982, chapter 3); of logarithms.
+        The larger one of two: that of the geometric mean of n processes' own ratios, s / √n with their standard
+        deviation s, and the jackknife's, √((n - 1) / n Σ (r_p - r̄)²) with r_p the ratio without process p (Efron, The
+        Jackknife, the Bootstrap and Other Resampling Plans, 1982, chapter 3); of logarithms.
         """
-        visits = self.visits(kind, label)
-        if len(visits) == 1:
+        processes = self.processes(kind, label)
+        if len(processes) == 1:
             return None
-        others = [list(chain(*visits[:v], *visits[v + 1 :])) for v in range(len(visits))]
-        own, without = ([math.log(self.ratio(kind, label, k)) for k in turns] for turns in (visits, others))
-        count = len(visits)
+        others = [list(chain(*processes[:p], *processes[p + 1 :])) for p in range(len(processes))]
+        own, without = ([math.log(self.ratio(kind, label, k)) for k in turns] for turns in (processes, others))
+        count = len(processes)
         return max(statistics.stdev(own) / math.sqrt(count), math.sqrt((count - 1) * statistics.pvariance(without)))
 
     def _still_there(self, kind: str) -> list[str]:
@@ -154,10 +154,10 @@ class Turns:
         return {kind: self.near(kind) if over else list(of_kind) for kind, of_kind in self.pieces.items()}
 
     def compare(self, kind: str) -> dict[str, object]:
-        """Return the ratio to the strongest peer, each visit's, and the interval of two standard errors."""
+        """Return the ratio to the strongest peer, that of each process, and the interval of two standard errors."""
         ratios = self._ratios(kind)
         strongest = min(ratios, key=ratios.get)
-        ratio, visits = ratios[strongest], self.visits(kind, strongest)
+        ratio, processes = ratios[strongest], self.processes(kind, strongest)
         error = self.uncertainty(kind, strongest)
         return {
             "ratio": ratio,
@@ -166,7 +166,7 @@ class Turns:
             "uncertainty": error,
             "strongest": strongest,
             "turns": len(self.used(kind, strongest)),
-            "visits": [self.ratio(kind, strongest, turns) for turns in visits],
+            "processes": [self.ratio(kind, strongest, turns) for turns in processes],
         }
 
 
@@ -186,6 +186,8 @@ def take_turns(
     seconds: float,
     repeats: int,
     racing: dict[str, list[str]] | None = None,
+    wait: Callable[[], None] = lambda: None,
+    first: int = 0,
 ) -> Turns:
     """Measure in turns.
 
@@ -201,16 +203,22 @@ def take_turns(
         How many turns.
     racing : dict of str to list of str, optional
         For each kind the labels of those who take part in it; without it all do, until some leave after the trial.
+    wait : callable, optional
+        Called before every measurement of a runner.
+    first : int, optional
+        How many turns these runners took before, for the order.
     """
     turns = Turns({kind: {runner.label: [] for runner in runners} for kind in kinds})
+    last = [kind for kind in kinds if kind == "latency"]
+    batches = [kind for kind in kinds if kind not in last]
     for k in range(repeats):
         if k == TRIAL and racing is None:
             racing = turns.racing()
-        for runner in runners if k % 2 == 0 else runners[::-1]:
-            chosen, pieces = [kind for kind in kinds if racing is None or runner.label in racing[kind]], {}
+        in_order = (batches if (first + k) // 2 % 2 == 0 else batches[::-1]) + last
+        for runner in runners if (first + k) % 2 == 0 else runners[::-1]:
+            chosen, pieces = [kind for kind in in_order if racing is None or runner.label in racing[kind]], {}
             if chosen:
-                time.sleep(PAUSE)
-                pieces, bad = quietly(lambda runner=runner, chosen=chosen: runner.turn(chosen, seconds))
+                pieces, bad = quietly(lambda runner=runner, chosen=chosen: runner.turn(chosen, seconds), wait)
                 turns.rejected += bad
                 if bad == TRIES:
                     turns.disturbed.add(k)

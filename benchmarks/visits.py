@@ -1,12 +1,10 @@
-"""Visits: each network is measured several times, in a new process each time, with the others in between.
+"""Visits: each network is measured again and again for a short time, with the others in between.
 
-A process keeps the places of its arrays in memory, and the machine keeps a mood for minutes. Several visits give each
-runner the chance to be left alone with its arrays in good places.
+The machine keeps a mood for minutes, and a process keeps the places of its arrays in memory. Many short visits, to a
+new process from time to time, give each runner the chance to be left alone with its arrays in good places.
 """
 
 from __future__ import annotations
-
-import json
 
 from .nets import LATENCY_GOAL, MEMORY_GOAL, NETS
 from .ours import Handgrad
@@ -15,6 +13,7 @@ from .turns import TRIAL, Turns
 OURS = Handgrad.label
 STEADY = 0.02  # visits go on until the ratios are known this well,
 MOST = 2  # but no longer than so many times the visits that were asked for
+LIFE = 5  # visits to one process, or a third of them all; then it makes room for a new one
 
 
 class Visits:
@@ -30,30 +29,34 @@ class Visits:
     def __init__(self, name: str, batch: int):
         self.name, self.batch, self.count, self.found, self.left_out = name, batch, 0, [], {}
 
-    def add(self, visit: dict) -> None:
-        """Add what another visit gave."""
+    def add(self, visit: dict) -> dict[str, str]:
+        """Add what another visit gave; return who is left out since, and why."""
+        before = self.found[-1]["left_out"] if self.found else {}
+        since = {label: reason for label, reason in visit["left_out"].items() if label not in before}
         self.count += 1
         self.found.append(visit)
-        for label, reason in visit["left_out"].items():
-            self.left_out[label if self.count == 1 else f"{label} on visit {self.count}"] = reason
+        for label, reason in since.items():
+            self.left_out[label if self.count == 1 else f"{label} from visit {self.count}"] = reason
+        return since
 
     def lose(self, reason: str) -> None:
         """Take note of a visit that gave nothing; the others count."""
         self.count += 1
         self.left_out[f"visit {self.count}"] = reason
 
-    def words(self) -> list[str]:
-        """Return what the process of the next visit is told: what to measure, and of whom."""
-        racing = ["--racing", json.dumps(self._turns().racing())] if self.found else []
-        return [self.name, str(self.batch), *racing]
+    def racing(self) -> dict[str, list[str]] | None:
+        """Return for each kind who takes part in the next visit; None before the first one, when all do."""
+        return self._turns().racing() if self.found else None
 
     def _turns(self) -> Turns:
         """Return the turns of all visits in one row; who was not there has taken none."""
-        first = self.found[0]["pieces"]
+        first, process = self.found[0]["pieces"], None
         whole = Turns({kind: {label: [] for label in of_kind} for kind, of_kind in first.items()}, starts=[])
         for visit in self.found:
             before, count = whole.count(), len(visit["pieces"]["step"][OURS])
-            whole.starts.append(before)
+            if visit["process"] != process:
+                process = visit["process"]
+                whole.starts.append(before)
             for label in visit["left_out"]:
                 whole.failed.setdefault(label, set()).update(range(before, before + count))
             for kind, of_kind in whole.pieces.items():
@@ -64,12 +67,15 @@ class Visits:
         return whole
 
     def is_steady(self) -> bool:
-        """Return whether another visit would tell little: every ratio is known, or there is none."""
+        """Return whether another visit would tell little: every ratio to a peer is known."""
         turns = self._turns()
-        if len(turns.pieces["step"]) == 1:
-            return True
-        ratios = [turns.compare(kind) for kind in turns.pieces]
-        return all(2 * len(ratio["visits"]) >= self.count and _is_known(ratio) for ratio in ratios)
+        half = turns.count() / len(self.found) * self.count / 2  # of the turns, those of lost visits as well
+        for kind, of_kind in turns.pieces.items():
+            ratio = turns.compare(kind)
+            taken = sum(pieces is not None for pieces in of_kind[ratio["strongest"]])
+            if taken < half or not _is_known(ratio):
+                return False
+        return True
 
     def result(self) -> dict[str, object]:
         """Return rates, ratios, memory and GFLOP/s of all visits together."""
@@ -101,4 +107,4 @@ def ratios_of(turns: Turns, memory: dict[str, float]) -> dict[str, dict]:
     (_, ours), (label, theirs) = sorted(memory.items(), key=lambda item: item[0] != OURS)
     once = ours / theirs
     same = {"ratio": once, "lower": once, "upper": once, "uncertainty": 0.0, "strongest": label, "turns": 1}
-    return ratios | {"memory": same | {"visits": [once]}}
+    return ratios | {"memory": same | {"processes": [once]}}

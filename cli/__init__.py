@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments : list of str, optional
         Instead of ``sys.argv[1:]``.
     """
-    if hasattr(signal, "SIGPIPE") and sys.argv[1:2] not in (["train"], ["data"]):
+    if hasattr(signal, "SIGPIPE") and sys.argv[1:2] not in (["train"], ["data"], ["bench"]):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `handgrad trace last | head` ends without a word, as others do
     gc.set_threshold(200_000, 20, 20)  # imports and compiling make many objects that stay: looking takes a tenth of it
     sys.exit(run(arguments))

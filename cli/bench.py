@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import platform
-import subprocess
-import sys
-import tempfile
 from datetime import date
 from pathlib import Path
 
@@ -17,27 +13,13 @@ import click
 from .. import __version__
 from ..engine.checks import ConfigurationError, DataError, HandgradError
 from . import bench_tables
+from .bench_process import ISAS, Process, run_module
 from .console import json_option, note, print_json
 from .options import threads_option
 
-# memory that is freed stays with the process: what peers and this engine allocate in every step costs no system calls
-MALLOC = {
-    "MALLOC_MMAP_THRESHOLD_": "4294967296",
-    "MALLOC_TRIM_THRESHOLD_": "4294967296",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-ISAS = {
-    "avx2": {
-        "NUMBA_CPU_NAME": "haswell",
-        "NUMBA_CPU_FEATURES": "+avx2,+fma,+avx,+sse4.2,+bmi,+bmi2,+popcnt",
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
-    }
-}
 LADDERS = ("conv2d",)
 DEFAULTS = {"repeats": 25, "visits": 1}
-WITH_PEERS = {"repeats": 6, "visits": 6}  # processes differ more than the turns of one: rather many short visits
+WITH_PEERS = {"repeats": 3, "visits": 15}  # moods last for minutes: rather many short visits
 COMMON = {"out", "as_json", "against", "results"}
 TIMED = {"repeats", "seconds", "isa"}
 # what each thing to measure may be asked for together with; the first is measured when no other is asked for
@@ -58,8 +40,8 @@ SHOWN_WITH = {"results", "against", "picture", "as_json"}  # with --results noth
 @click.option("--ladder", metavar="LAYER", help="Instead, one layer from its formula to its kernel: conv2d.")
 @click.option("--mnist99", is_flag=True, help="Instead, the time to 99 % of MNIST's test images.")
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Runs of --mnist99.")
-@click.option("--repeats", type=click.IntRange(min=1), help="Turns, of each visit; by default 6 with --peers, else 25.")
-@click.option("--visits", type=click.IntRange(min=1), help="To each network; by default 6 with --peers, else 1.")
+@click.option("--repeats", type=click.IntRange(min=1), help="Turns, of each visit; by default 3 with --peers, else 25.")
+@click.option("--visits", type=click.IntRange(min=1), help="To each network; by default 15 with --peers, else 1.")
 @click.option("--seconds", type=click.FloatRange(min=0.01), default=0.1, show_default=True, help="Of steps in a turn.")
 @click.option("--isa", type=click.Choice(list(ISAS)), help="Restrict all sides to these instructions.")
 @click.option("--out", type=click.Path(dir_okay=False), help="Also write the results to this JSON file.")
@@ -73,12 +55,13 @@ def command(context: click.Context, out: str | None, picture: str | None, as_jso
     """Measure training steps of the curriculum's networks: images per second, GFLOP/s, share of the peak, memory.
 
     With --peers every network is trained by the others as well, in the same process and in turns, A B B A. All are
-    visited several times, in new processes, up to twice as often as asked for where ratios are not known to 2 % before.
-    A rate is the median of the fastest tenth of all windows of 10 ms, or of one call, in which a runner was left alone;
-    ratios to the strongest peer are shown with two standard errors around them. Turns during which others used the
-    machine are rejected and counted. The peers' samples are floats that lie ready; this engine gathers, scales and
-    packs bytes in every step. Ratios above 1 say that this engine is faster; for memory, below 1 that it takes less. If
-    a visit fails, the others count, but the exit code is 1.
+    visited again and again, up to twice as often as asked for where ratios are not known to 2 % before; the processes
+    of all networks together take some 8 GiB, --net measures fewer. A rate is the median of the fastest tenth of all
+    windows of 10 ms, or of one call, in which a runner was left alone; ratios to the strongest peer are shown with two
+    standard errors around them. Turns during which others used the machine are rejected and counted. The peers' samples
+    are floats that lie ready; this engine gathers, scales and packs bytes in every step. Ratios above 1 say that this
+    engine is faster; for memory, below 1 that it takes less. If a visit fails, the others count, but the exit code is
+    1.
     """
     from . import bench_pictures, figures
 
@@ -178,37 +161,12 @@ def read_report(path: str, option: str) -> dict:
         reason = f"kind {report['kind']!r}"
         if report["kind"] in WITH and report["machine"]:
             ratios = [result.get("ratios", {}) for result in report.get("results", [])]
-            if all("visits" in ratio for of_net in ratios for ratio in of_net.values()):
+            if all("processes" in ratio for of_net in ratios for ratio in of_net.values()):
                 return report
             reason = "of an older version"
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
     raise DataError(f"{option} {path} is no results file ({reason})", remedy="make one with: handgrad bench --out FILE")
-
-
-def restricted_to(isa: str | None) -> dict[str, str]:
-    """Return the variables that restrict a process to some instructions.
-
-    PyTorch's compiler takes from its cache what it has compiled for others; that computes nonsense, or crashes.
-    """
-    if isa is None:
-        return {}
-    folder = os.environ.get("TORCHINDUCTOR_CACHE_DIR", os.path.join(tempfile.gettempdir(), "torchinductor-handgrad"))
-    return ISAS[isa] | {"TORCHINDUCTOR_CACHE_DIR": f"{folder}-{isa}"}
-
-
-def run_module(module: str, words: list[str], isa: str | None, what: str) -> dict:
-    """Run a module of ``handgrad.benchmarks`` in a process of its own and return the JSON object that it prints."""
-    command = [sys.executable, "-m", f"{__package__.partition('.')[0]}.benchmarks.{module}", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | MALLOC | restricted_to(isa))
-    if done.returncode:
-        nothing = f"no message, exit code {done.returncode}"
-        last = (done.stderr.strip().splitlines() or [nothing])[-1]
-        raise HandgradError(f"bench: {what} failed: {last}")
-    try:
-        return json.loads(done.stdout.splitlines()[-1])
-    except (ValueError, IndexError):
-        raise HandgradError(f"bench: {what} failed: printed no results") from None
 
 
 def chosen(asked: dict) -> list[tuple[str, int]]:
@@ -230,31 +188,73 @@ def chosen(asked: dict) -> list[tuple[str, int]]:
 
 
 def measure_networks(asked: dict) -> dict:
-    """Measure every network and size, each visit in a process of its own."""
+    """Measure every network and size, each in processes of its own."""
     if asked["peers"] and importlib.util.find_spec("torch") is None:
         raise ConfigurationError("--peers", got="no PyTorch", expected="pip install torch==2.13.0")
-    from ..benchmarks.visits import MOST, Visits
+    from ..benchmarks.visits import MOST
 
-    threads, networks = threads_of(asked), [Visits(name, batch) for name, batch in chosen(asked)]
-    visits, always = asked["visits"], ["--threads", str(threads), *turn_words(asked)]
-    always += ["--peers"] if asked["peers"] else []
-    for k in range(MOST * visits):
-        for network in networks if k < visits else [n for n in networks if not n.is_steady()]:
+    threads, wanted = threads_of(asked), chosen(asked)
+    words = ["--threads", str(threads), *turn_words(asked), *(["--peers"] if asked["peers"] else [])]
+    most, processes = asked["visits"] * (MOST if asked["peers"] else 1), {}
+    try:
+        networks = visit_networks(wanted, asked["visits"], most, words, asked["isa"], processes)
+    finally:
+        for process in processes.values():
+            process.end()
+    results, lost = [network.result() for network in networks], sum(n.count - len(n.found) for n in networks)
+    return {"kind": "networks", "threads": threads, "visits": asked["visits"], "lost": lost, "results": results}
+
+
+def visit_networks(
+    wanted: list[tuple[str, int]], visits: int, most: int, words: list[str], isa: str | None, processes: dict
+) -> list:
+    """Visit networks in turns, so that each sees all moods of the machine; return them with what was found.
+
+    Parameters
+    ----------
+    wanted : list of (str, int)
+        Networks and batch sizes.
+    visits : int
+        To each.
+    most : int
+        To those whose ratios are not known yet.
+    words : list of str
+        For all processes.
+    isa : str or None
+    processes : dict
+        Empty; in it are the processes that run, which the caller ends.
+    """
+    from ..benchmarks.visits import LIFE, Visits
+
+    networks, life = [Visits(name, batch) for name, batch in wanted], max(1, min(LIFE, visits // 3))
+    unknown = networks
+    for k in range(most):
+        if k >= visits and (k - visits) % life == 0:
+            unknown = [network for network in unknown if not network.is_steady()]
+            for network in set(processes) - set(unknown):
+                processes.pop(network).end()
+        if k and unknown:
+            note(f"{len(unknown)} of {len(networks)} networks, visit {k + 1} …")
+        for network in unknown:
             what = f"{network.name} with {network.batch} samples"
-            note(f"{what}, visit {k + 1} …")
+            if not k:
+                note(f"{what} …")
             try:
-                visit = run_module("one", [*network.words(), *always], asked["isa"], what)
+                if network not in processes:
+                    processes[network] = Process("one", [network.name, str(network.batch), *words], isa, what)
+                visit = processes[network].ask(network.racing())
             except HandgradError as error:
+                processes.pop(network).end()
                 if not network.found:
                     raise
                 network.lose(str(error))
                 note(f"{error}; its other visits count")
                 continue
-            network.add(visit)
-            for label, reason in visit["left_out"].items():
+            for label, reason in network.add(visit).items():
                 note(f"{label} is left out: {reason}")
-    results, lost = [network.result() for network in networks], sum(n.count - len(n.found) for n in networks)
-    return {"kind": "networks", "threads": threads, "visits": visits, "lost": lost, "results": results}
+            if (k + 1) % life == 0 or k + 1 == most:
+                processes.pop(network).end()
+    return networks
 
 
 def measure_layers(asked: dict) -> dict:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from handgrad.benchmarks import turns
+from handgrad.benchmarks import machine, turns
 from handgrad.benchmarks.turns import ALONE, Turns, take_turns
 
 
@@ -31,8 +31,7 @@ def in_turns(rates, **others):
 
 @pytest.fixture
 def undisturbed(monkeypatch):
-    monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), 1))
-    monkeypatch.setattr(turns.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(turns, "quietly", lambda measure, prepare: (measure(), 1))
 
 
 def test_order_alternates_and_rejections_are_counted(undisturbed):
@@ -41,6 +40,40 @@ def test_order_alternates_and_rejections_are_counted(undisturbed):
     taken = take_turns(runners, ["step"], 0.0, 3)
     assert "".join(order) == "ABCCBAABC"
     assert taken.count() == 3 and taken.rejected == 9
+    order.clear()
+    take_turns([Scripted(label, [1.0] * 9, order) for label in "ABC"], ["step"], 0.0, 2, first=3)
+    assert "".join(order) == "CBAABC"
+
+
+def test_the_order_of_what_is_measured_alternates_with_every_pair_of_turns(undisturbed):
+    """Single images leave cores at rest, so they are always the last."""
+    asked = []
+
+    class Asked(Scripted):
+        def turn(self, kinds, seconds):
+            asked.append(" ".join(kinds))
+            return super().turn(kinds, seconds)
+
+    for first, repeats in ((0, 3), (3, 2)):
+        kinds = ["step", "forward", "backward", "latency"]
+        take_turns([Asked("handgrad", [1.0] * 3, [])], kinds, 0.0, repeats, first=first)
+    there, back = "step forward backward latency", "backward forward step latency"
+    assert asked == [there, there, back, back, there]
+
+
+def test_every_measurement_waits_for_the_cores(monkeypatch):
+    """So does one that is repeated, and nobody waits for who takes no turn."""
+    order, busy = [], {"seconds": 1.0}
+
+    def busy_seconds():
+        busy["seconds"] += 9.0 if len(order) < 3 else 0.0
+        return busy["seconds"]
+
+    monkeypatch.setattr(machine, "busy_seconds", busy_seconds)
+    monkeypatch.setattr(machine.time, "sleep", lambda seconds: None)
+    runners = [Scripted(label, [1.0] * 9, order) for label in "ABC"]
+    taken = take_turns(runners, ["step"], 0.0, 1, {"step": ["A", "C"]}, wait=lambda: order.append("w"))
+    assert "".join(order) == "wAwAwC" and taken.rejected == 1
 
 
 def test_a_rate_is_the_median_of_the_fastest_tenth_of_all_windows(rng):
@@ -95,12 +128,12 @@ def test_disturbances_do_not_change_the_ratio():
     assert in_turns({"handgrad": ours, "a": theirs}).compare("step")["ratio"] == pytest.approx(3.0)
 
 
-def test_each_visit_has_its_ratio():
+def test_each_process_has_its_ratio():
     """The third of four processes has no turn that counts."""
     theirs = [1.0] * 5 + [0.5] * 6 + [9.0] + [0.25] * 7
     taken = in_turns({"handgrad": [1.0] * 19, "a": theirs}, disturbed={11}, starts=[0, 5, 11, 12])
     compared = taken.compare("step")
-    assert compared["visits"] == [1.0, 2.0, 4.0] and compared["turns"] == 18
+    assert compared["processes"] == [1.0, 2.0, 4.0] and compared["turns"] == 18
     assert compared["ratio"] == 1.0  # of the fastest windows, wherever they are
 
 
@@ -176,9 +209,8 @@ def test_who_could_not_run_has_not_left(failed, expected):
 
 
 def test_disturbed_turns_do_not_count(monkeypatch):
-    monkeypatch.setattr(turns.time, "sleep", lambda seconds: None)
     bad = iter([0, 0, turns.TRIES, 0, 0, 2, 0, 0])
-    monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), next(bad)))
+    monkeypatch.setattr(turns, "quietly", lambda measure, prepare: (measure(), next(bad)))
     runners = [Scripted("handgrad", [2.0, 2.0, 2.0, 2.0], []), Scripted("a", [1.0, 9.0, 1.0, 1.0], [])]
     taken = take_turns(runners, ["step"], 0.0, 4)
     assert taken.count() == 4 and taken.disturbed == {1} and taken.rejected == turns.TRIES + 2
@@ -187,8 +219,7 @@ def test_disturbed_turns_do_not_count(monkeypatch):
 
 
 def test_a_machine_that_is_never_quiet_is_measured_all_the_same(monkeypatch):
-    monkeypatch.setattr(turns.time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(turns, "quietly", lambda measure: (measure(), turns.TRIES))
+    monkeypatch.setattr(turns, "quietly", lambda measure, prepare: (measure(), turns.TRIES))
     taken = take_turns([Scripted(label, [1.0, 2.0, 3.0], []) for label in "AB"], ["step"], 0.0, 3)
     assert taken.count() == 3 and taken.compare("step")["turns"] == 3
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 
 from handgrad.benchmarks.nets import NETS
 from handgrad.benchmarks.turns import TRIAL
 from handgrad.benchmarks.visits import STEADY, Visits
 
+PROCESSES = itertools.count()
+
 
 def visit(rates, disturbed=(), **changed):
-    """Return what ``benchmarks.one`` prints, for a training step with one piece of a second in each turn."""
+    """Return what ``benchmarks.one`` prints, for a training step with one piece of a second in each turn.
+
+    Each is of a process of its own.
+    """
     pieces = {label: [None if rate is None else [(rate, 1.0)] for rate in values] for label, values in rates.items()}
     found = {"threads": 2, "tile": 8, "operations": 1e6, "peak_gflops": 100.0, "rejected": 1, "left_out": {}}
     found |= {"memory_bytes": {"handgrad": 300, "PyTorch eager": 200}, "first_step_seconds": {"handgrad": 1.0}}
+    found |= {"process": next(PROCESSES)}
     return found | {"pieces": {"step": pieces}, "disturbed": list(disturbed)} | changed
 
 
@@ -25,7 +34,7 @@ def test_turns_of_all_visits_are_one_row():
     result = visits.result()
     ratio = result["ratios"]["step"]
     assert ratio["strongest"] == "a" and ratio["ratio"] == pytest.approx(3.0)
-    assert ratio["visits"] == pytest.approx([(12 + 0.95 * 18) / (6 + 0.95 * 4), 3.0])
+    assert ratio["processes"] == pytest.approx([(12 + 0.95 * 18) / (6 + 0.95 * 4), 3.0])
     assert (ratio["turns"], result["turns"], result["visits"], result["rejected"]) == (3, 5, 2, 2)
     assert result["images_per_second"]["step"] == {"handgrad": 30.0, "a": 10.0, "b": 1.0}
     assert (result["peak_gflops"], result["gflops"], result["share_of_peak"]) == (120.0, 0.03, 0.00025)
@@ -36,14 +45,12 @@ def test_the_next_visit_is_told_who_takes_part():
     """Nobody leaves before the trial is over, and who left does not come back."""
     visits, told = Visits("lenet5", 64), []
     for turns in (TRIAL - 1, 1, TRIAL + 1):
-        told.append(visits.words())
+        told.append(visits.racing())
         b = 1.0 if turns < TRIAL else None
         visits.add(visit({"handgrad": [10.0] * turns, "a": [5.0] * turns, "b": [b] * turns}))
-    told.append(visits.words())
-    everybody, rest = ('{"step": ["handgrad", "a", "b"]}',), ('{"step": ["handgrad", "a"]}',)
-    assert [words[:2] for words in told] == [["lenet5", "64"]] * 4
-    assert [tuple(words[3:]) for words in told] == [(), everybody, rest, rest]
-    assert [words[2:3] for words in told] == [[], *[["--racing"]] * 3]
+    told.append(visits.racing())
+    everybody, rest = {"step": ["handgrad", "a", "b"]}, {"step": ["handgrad", "a"]}
+    assert told == [None, everybody, rest, rest]
 
 
 @pytest.mark.parametrize("turns", [TRIAL, TRIAL + 1])
@@ -52,7 +59,7 @@ def test_who_left_does_not_come_back(turns):
     visits, none = Visits("lenet5", 64), [None] * (turns - TRIAL)
     visits.add(visit({"handgrad": [20.0] * turns, "a": [14.0] * turns, "b": [10.0] * TRIAL + none}))
     for _ in range(2):
-        assert visits.words()[3] == '{"step": ["handgrad", "a"]}'
+        assert visits.racing() == {"step": ["handgrad", "a"]}
         visits.add(visit({"handgrad": [60.0] * 2, "a": [14.0] * 2}))
     assert visits.result()["ratios"]["step"]["strongest"] == "a"
 
@@ -98,6 +105,14 @@ def test_half_of_the_visits_must_tell_something(lost, is_steady):
     assert visits.result()["left_out"] == {f"visit {k + 3}": "OSError: gone" for k in range(lost)}
 
 
+def test_disturbed_turns_are_not_lost():
+    """Where most are, the others tell."""
+    visits = Visits("lenet5", 64)
+    for _ in range(2):
+        visits.add(visit({"handgrad": [2.0] * 12, "a": [1.0] * 12}, range(7)))
+    assert visits.is_steady()
+
+
 def test_a_peer_that_fails_on_most_visits_stays_the_strongest():
     visits = Visits("lenet5", 64)
     visits.add(visit({"handgrad": [9.0] * 12, "a": [3.0] * 12, "b": [4.5] * 12}))
@@ -108,10 +123,20 @@ def test_a_peer_that_fails_on_most_visits_stays_the_strongest():
     assert not visits.is_steady()
 
 
-def test_without_peers_there_is_no_ratio_to_be_known():
+def test_what_a_process_gave_is_one_part_however_many_visits_it_had():
+    """Three visits to the first of two processes agree, and the other one does not: there is half of it in doubt."""
+    visits = Visits("lenet5", 64)
+    for rate, process in ((2.0, -1), (2.0, -1), (2.0, -1), (2.2, -2)):
+        visits.add(visit({"handgrad": [rate] * 6, "a": [1.0] * 6}, process=process))
+    ratio = visits.result()["ratios"]["step"]
+    assert ratio["processes"] == [2.0, 2.2] and ratio["uncertainty"] == pytest.approx(math.log(1.1) / 2)
+    assert (visits.result()["visits"], visits.is_steady()) == (4, False)
+
+
+def test_without_peers_there_are_no_ratios():
     visits = Visits("mlp", 128)
     visits.add(visit({"handgrad": [1.0, 2.0, 3.0]}, memory_bytes={"handgrad": 300}))
-    assert visits.is_steady() and visits.result()["ratios"] == {}
+    assert visits.result()["ratios"] == {}
     assert visits.result()["goals"] == {"step": NETS["mlp"].goal, "memory": 1.5}
 
 
@@ -126,4 +151,12 @@ def test_who_cannot_run_on_one_visit_is_named_and_compared_all_the_same():
     result = visits.result()
     ratio = result["ratios"]["step"]
     assert (ratio["strongest"], ratio["ratio"], ratio["turns"]) == ("b", pytest.approx(2.0), 12)
-    assert result["left_out"] == {"b on visit 2": "OSError: gone"}
+    assert result["left_out"] == {"b from visit 2": "OSError: gone"}
+
+
+def test_who_cannot_run_in_a_process_is_named_once():
+    """Its visits all say so."""
+    visits, gone = Visits("lenet5", 64), {"b": "OSError: gone"}
+    told = [visits.add(visit({"handgrad": [9.0], "a": [3.0]}, left_out=out)) for out in (gone, gone, {}, gone)]
+    assert told == [gone, {}, {}, gone]
+    assert visits.result()["left_out"] == {"b": "OSError: gone", "b from visit 4": "OSError: gone"}

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
-from handgrad.cli import bench, bench_mnist, bench_tables, run
+from handgrad.cli import bench, bench_mnist, bench_process, bench_tables, run
+from handgrad.cli.bench_process import Process
 from handgrad.engine.checks import ConfigurationError, HandgradError
 
 TURNS = ["--repeats", "1", "--seconds", "0.01"]
@@ -22,7 +25,7 @@ def ratio(value):
         "lower": value - 0.1,
         "upper": value + 0.2,
         "uncertainty": 0.01,
-        "visits": [value],
+        "processes": [value],
         "strongest": "PyTorch eager",
     }
 
@@ -76,59 +79,106 @@ def test_json_of_one_network(capsys, tmp_path):
     assert result["memory_bytes"]["handgrad"] > 4 * 61_706 * 2
 
 
-@pytest.mark.parametrize(
-    ("asked", "expected"), [([], "abc" * 6 + "bc" + "c" * 5), (["--visits", "1", "--repeats", "7"], "abcabc")]
-)
-def test_networks_are_visited_in_turn_until_their_ratios_are_known(capsys, monkeypatch, asked, expected):
-    """The first is known at once, the second after another visit, and the third never; one visit says nothing."""
-    names, order, least = {"mlp": "a", "two-conv": "b", "conv-1x1": "c"}, [], 1 if asked else 6
+class Visited:
+    """In place of the processes that measure: what each visit gives is scripted."""
 
-    def run_module(module, words, isa, what):
-        name = names[words[0]]
-        order.append(name)
-        count = order.count(name)
+    def __init__(self, speed):
+        self.speed, self.log, self.running = speed, [], []
+
+    def __call__(self, module, words, isa, what):
+        return VisitedProcess(self, module, words, what)
+
+
+class VisitedProcess:
+    def __init__(self, all_, module, words, what):
         assert (module, words[1]) == ("one", "8") and "--peers" in words
-        assert words[2] == ("--racing" if count > 1 else "--threads")
-        turns = int(words[words.index("--repeats") + 1])
-        assert turns == (7 if asked else 6)
-        speed = {"a": 2.0, "b": 2.1 if count in (6, 7) else 2.0, "c": 2.0 + 2.0 * (count % 2)}[name]
-        found = {"threads": 1, "tile": 8, "operations": 1.0, "peak_gflops": 1.0, "rejected": 0, "disturbed": []}
-        found |= {"memory_bytes": {"handgrad": 1, "PyTorch eager": 1}, "first_step_seconds": {}, "left_out": {}}
-        return found | {
-            "pieces": {"step": {"handgrad": [[[speed, 1.0]]] * turns, "PyTorch eager": [[[1.0, 1.0]]] * turns}}
-        }
+        self.all, self.name, self.what, self.turns = all_, words[0], what, int(words[words.index("--repeats") + 1])
+        self.all.log.append(f"new {self.name}")
+        self.all.running.append(self)
 
-    monkeypatch.setattr(bench, "run_module", run_module)
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
+    def ask(self, racing):
+        count = self.all.log.count(self.name) + 1
+        assert (racing is None) == (count == 1)
+        self.all.log.append(self.name)
+        speed = self.all.speed(self.name, count)
+        if speed is None:
+            raise HandgradError(f"bench: {self.what} failed: MemoryError")
+        found = {"threads": 1, "tile": 8, "operations": 1.0, "peak_gflops": 1.0, "rejected": 0, "disturbed": []}
+        found |= {
+            "process": id(self),
+            "memory_bytes": {"handgrad": 1, "PyTorch eager": 1},
+            "first_step_seconds": {},
+            "left_out": {},
+        }
+        pieces = {"handgrad": [[[speed, 1.0]]] * self.turns, "PyTorch eager": [[[1.0, 1.0]]] * self.turns}
+        return found | {"pieces": {"step": pieces}}
+
+    def end(self):
+        self.all.running.remove(self)
+
+
+@pytest.fixture
+def visited(monkeypatch):
+    """Return a function that scripts how fast this engine is, by network and number of the visit; None fails."""
+
+    def script(speed):
+        visited = Visited(speed)
+        monkeypatch.setattr(bench, "Process", visited)
+        monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
+        return visited
+
+    return script
+
+
+MLP = ["bench", "--net", "mlp", "--batch-size", "8", "--peers", "--json"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "counts", "lives"),
+    [([], 15, (15, 25, 30), (3, 5, 6)), (["--visits", "1", "--repeats", "7"], 1, (2, 2, 2), (2, 2, 2))],
+)
+def test_networks_are_visited_in_turn_until_their_ratios_are_known(capsys, visited, asked, least, counts, lives):
+    """The first is known at once, the second after more visits, and the third never; one visit says nothing.
+
+    After LIFE = 5 visits each network gets a new process. The ratio of the second one's first process is another.
+    """
+    names = ("mlp", "two-conv", "conv-1x1")
+    speeds = {
+        "mlp": lambda count: 2.0,
+        "two-conv": lambda count: 2.2 if count > 5 else 2.0,
+        "conv-1x1": lambda count: 2.0 + 0.5 * ((count - 1) // 5 % 2),
+    }
+    found = visited(lambda name, count: speeds[name](count))
     nets = [word for name in names for word in ("--net", name)]
     assert run(["bench", *nets, "--batch-size", "8", "--peers", "--json", *asked]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert "".join(order) == expected and printed["visits"] == least
-    assert [result["visits"] for result in printed["results"]] == [order.count(name) for name in "abc"]
+    order = [name for name in found.log if name in names]
+    assert order[: 3 * least] == list(names) * least and printed["visits"] == least
+    assert tuple(order.count(name) for name in names) == counts
+    assert tuple(found.log.count(f"new {name}") for name in names) == lives
+    assert [result["visits"] for result in printed["results"]] == list(counts)
+    assert [result["turns"] for result in printed["results"]] == [(7 if asked else 3) * count for count in counts]
+    assert found.running == []
 
 
-@pytest.mark.parametrize("first", [True, False])
-def test_a_later_visit_that_fails_does_not_lose_the_others(capsys, monkeypatch, first):
-    def run_module(module, words, isa, what):
-        if ("--racing" not in words) == first:
-            raise HandgradError(f"bench: {what} failed: MemoryError")
-        ours = [[[rate, 1.0]] for rate in (2.0, 3.0, 4.0)]
-        pieces = {"step": {"handgrad": ours, "PyTorch eager": [[[1.0, 1.0]]] * 3}}
-        found = {"threads": 1, "tile": 8, "operations": 1.0, "peak_gflops": 1.0, "rejected": 0, "disturbed": []}
-        found |= {"memory_bytes": {"handgrad": 1, "PyTorch eager": 1}, "first_step_seconds": {}, "left_out": {}}
-        return found | {"pieces": pieces}
-
-    monkeypatch.setattr(bench, "run_module", run_module)
-    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: name)
-    status = run(["bench", "--net", "mlp", "--batch-size", "8", "--visits", "2", "--peers", "--json"])
+def test_a_network_that_fails_at_once_ends_all_processes(capsys, visited):
+    found = visited(lambda name, count: None if name == "two-conv" else 2.0)
+    assert run([*MLP, "--net", "two-conv"]) == 1
     out, err = capsys.readouterr()
-    if first:
-        assert status == 1 and out == "" and "mlp with 8 samples failed: MemoryError" in err
-        return
+    assert out == "" and "two-conv with 8 samples failed: MemoryError" in err
+    assert found.running == [] and found.log == ["new mlp", "mlp", "new two-conv", "two-conv"]
+
+
+def test_a_later_visit_that_fails_does_not_lose_the_others(capsys, visited):
+    """The next one goes to a new process."""
+    found = visited(lambda name, count: None if count == 2 else 2.0)
+    assert run([*MLP, "--visits", "6"]) == 1
+    out, err = capsys.readouterr()
     (result,) = json.loads(out)["results"]
     reason = "bench: mlp with 8 samples failed: MemoryError"
-    assert status == 1 and f"{reason}; its other visits count" in err
-    assert result["visits"] == 1 and result["left_out"] == {f"visit {k}": reason for k in (2, 3, 4)}
+    assert f"{reason}; its other visits count" in err
+    assert result["visits"] == 5 and result["left_out"] == {"visit 2": reason}
+    assert found.log == ["new mlp", "mlp", "mlp", *["new mlp", "mlp", "mlp"] * 2] and found.running == []
 
 
 @pytest.mark.parity
@@ -182,7 +232,7 @@ def test_table_of_ratios():
 
 
 def test_code_for_other_instructions_is_not_taken_from_the_cache_of_pytorch(monkeypatch):
-    from handgrad.cli.bench import restricted_to
+    from handgrad.cli.bench_process import restricted_to
 
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere")
     assert restricted_to(None) == {}
@@ -280,15 +330,50 @@ def test_results_of_an_older_version_are_told(tmp_path, capsys):
 
 
 def test_a_process_that_prints_nothing_is_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(bench.subprocess, "run", lambda *_, **__: bench.subprocess.CompletedProcess([], 0, "", ""))
+    monkeypatch.setattr(bench, "Process", lambda module, words, isa, what: Process("nets", words, isa, what))
     assert run(["bench", *QUICK]) == 1
     assert "bench: lenet5 with 16 samples failed: printed no results" in capsys.readouterr().err
 
 
 def test_a_failing_process_is_one_line(monkeypatch, capsys):
-    monkeypatch.setitem(bench.MALLOC, "NUMBA_CPU_FEATURES", "not features")
+    monkeypatch.setitem(bench_process.MALLOC, "NUMBA_CPU_FEATURES", "not features")
     assert run(["bench", *QUICK]) == 1
     assert "bench: lenet5 with 16 samples failed: " in capsys.readouterr().err
+
+
+def test_a_process_answers_every_question_and_ends_when_told():
+    process = Process("one", ["mlp", "16", "--threads", "1", *TURNS], None, "mlp")
+    answers = [
+        process.ask(racing) for racing in (None, {"step": ["handgrad"], "forward": [], "backward": [], "latency": []})
+    ]
+    assert answers[0]["memory_bytes"] and answers[0]["memory_bytes"] == answers[1]["memory_bytes"]
+    pieces = [answer["pieces"]["forward"]["handgrad"] for answer in answers]
+    assert len(pieces[0][0]) > 0 and pieces[1] == [None] and answers[1]["pieces"]["step"]["handgrad"][0]
+    process.end()
+    with pytest.raises(ValueError, match="closed file"):
+        process.ask()
+
+
+def test_a_process_that_was_killed_between_two_questions_is_one_line():
+    """The command line lets a broken pipe end most commands without a word; this one would lose half an hour."""
+    script = (
+        "import os, signal, sys\n"
+        "from handgrad.cli import bench, main\n"
+        "class Process(bench.Process):\n"
+        "    def ask(self, racing):\n"
+        "        if racing is not None:\n"
+        "            os.kill(self._process.pid, signal.SIGKILL)\n"
+        "            self._process.wait()\n"
+        "        return super().ask(racing)\n"
+        "bench.Process = Process\n"
+        "sys.argv[1:] = ['bench', '--net', 'mlp', '--batch-size', '16', '--threads', '1', '--visits', '2',\n"
+        "    '--repeats', '1', '--seconds', '0.01', '--json']\n"
+        "main(sys.argv[1:])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "mlp with 16 samples failed: ended by signal 9; its other visits" in done.stderr
+    (result,) = json.loads(done.stdout)["results"]
+    assert result["visits"] == 1 and result["left_out"]["visit 2"].endswith("ended by signal 9")
 
 
 def test_layers(capsys):
