@@ -11,9 +11,8 @@ moments more easily than one whose calls are long.
 The threads of a runner are woken up once in a turn, for everything that is measured of it, and before that all cores
 are kept at work until each thread has a whole one. The order of runners alternates, so that neither side is always the
 one that comes after the other's heat, and so does that of what is measured of them, but for single images, which leave
-cores at rest and come last. The strongest peer is the one with
-the least ratio, which is that of two rates over the same turns. A peer that the first turns show to be far from the
-strongest takes no more of them, which saves time.
+cores at rest and come last. The strongest peer is the one with the least ratio, which is that of two rates over the
+same turns. A peer that the first turns show to be far from the strongest takes no more of them, which saves time.
 
 How well a ratio is known is told by what each process says of it, and by what the others say without it, whichever
 differ more: a process in a bad hour has no say in the ratio, and one that alone had a very good moment has too much.

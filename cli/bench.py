@@ -222,7 +222,7 @@ def visit_networks(
         For all processes.
     isa : str or None
     processes : dict
-        Empty; in it are the processes that run, which the caller ends.
+        Empty; in it are the processes that run, which the caller ends when this fails.
     """
     from ..benchmarks.visits import LIFE, Visits
 
